@@ -1,0 +1,36 @@
+# make test, make demo, make lint: each makes .venv first, so that a fresh machine needs only Python, git and make.
+
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: test test-slow lint demo bench readme clean
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n auto
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -n auto -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: .venv/installed
+	$(BIN)/boxloss losses
+	$(BIN)/python tools/descend.py
+
+bench: .venv/installed
+	$(BIN)/python tools/bench.py
+
+# Rewrites the generated part of README.md; a test compares it.
+readme: .venv/installed
+	$(BIN)/python tools/readme_table.py
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""``python -m boxloss``."""
+
+from .cli import main
+
+raise SystemExit(main())

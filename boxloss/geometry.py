@@ -1,0 +1,291 @@
+"""What two boxes have in common, exact to the last bits: the only place where box arithmetic is done.
+
+How digits are kept, without an eps anywhere:
+
+* Coordinates are first multiplied, axis by axis and pair by pair, by a power of two that brings the largest to about
+  1. That is exact, nothing overflows or underflows afterwards, and boxes times 2^k give bit-identical results.
+* What vanishes for equal boxes is a sum of non-negative products of coordinate *differences*, never a
+  difference of areas.
+* A quotient near 1 is formed as 1 minus the small one, so that neither its value nor its gradient cancels.
+* A denominator of 0 is replaced *before* the division: `where` after it would leave NaN in the gradient.
+
+Where a function has a kink (edges that coincide), every part takes the mean of the two one-sided derivatives, so that
+the gradient lies between them, and is 0 for equal boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+_T = TypeVar("_T")
+
+
+class _lazy(Generic[_T]):  # noqa: N801 – it reads as a keyword
+    """A property computed once. Not functools.cached_property: before Python 3.12 its lock breaks torch.compile."""
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self.compute = compute
+        self.name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, owner: Any, _: type) -> _T:
+        value = self.compute(owner)
+        owner.__dict__[self.name] = value
+        return value
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, and 0 with zero gradient where a non-negative denominator vanishes."""
+    zero = denominator < torch.finfo(denominator.dtype).tiny
+    return numerator.masked_fill(zero, 0.0) / denominator.masked_fill(zero, 1.0)
+
+
+class BoxPair:
+    """Two boxes, or two batches of boxes that broadcast, and what they have in common. It lives for one call only.
+
+    Lengths on the two axes are held together in tensors ``(2, ...)``, x first: half the operations of separate columns.
+    They and the areas are in the scaled unit, which differs between the axes; only quotients leave this class, and
+    ``difference``, which is in the unit of the boxes.
+
+    An inverted box is empty: it counts as a side of 0 in areas, angles and side terms; the hull encloses all corners.
+    """
+
+    def __init__(self, pred: Tensor, target: Tensor) -> None:
+        self._pred = _by_axis(pred)
+        self._target = _by_axis(target)
+
+    # -- lengths, (2, ...) -------------------------------------------------------------------------------------------
+
+    @_lazy
+    def difference(self) -> Tensor:
+        """pred − target, coordinate by coordinate, ``(4, ...)``; NaN where either is not finite."""
+        # inf * 0 is NaN and anything finite * 0 is 0; plain inf - 1 would stay infinite.
+        not_finite = self._pred.detach() * 0.0 + self._target.detach() * 0.0
+        return (self._pred - self._target + not_finite).flatten(0, 1)
+
+    @_lazy
+    def _scale(self) -> Tensor:
+        largest = torch.maximum(_exponent_bits(self._pred).amax(0), _exponent_bits(self._target).amax(0))
+        return _reciprocal_power(largest, self._pred.dtype)
+
+    @_lazy
+    def _edges(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        pred_low, pred_high = (self._pred * self._scale).unbind(0)
+        target_low, target_high = (self._target * self._scale).unbind(0)
+        return pred_low, pred_high, target_low, target_high
+
+    @_lazy
+    def _pred_sides(self) -> Tensor:
+        low, high, _, _ = self._edges
+        return (high - low).clamp(min=0.0)
+
+    @_lazy
+    def _target_sides(self) -> Tensor:
+        _, _, low, high = self._edges
+        return (high - low).clamp(min=0.0)
+
+    @_lazy
+    def _low_shift(self) -> Tensor:
+        pred_low, _, target_low, _ = self._edges
+        return pred_low - target_low
+
+    @_lazy
+    def _high_shift(self) -> Tensor:
+        _, pred_high, _, target_high = self._edges
+        return pred_high - target_high
+
+    @_lazy
+    def _overlap(self) -> Tensor:
+        """Length shared by both boxes; the gap between them with a minus sign."""
+        pred_low, pred_high, target_low, target_high = self._edges
+        return torch.minimum(pred_high, target_high) - torch.maximum(pred_low, target_low)
+
+    @_lazy
+    def _hull_sides(self) -> Tensor:
+        # The lower edges are |low shift| apart, the upper ones |high shift|. The clamps only matter for inverted boxes.
+        overlap = self._overlap
+        below = (overlap + self._low_shift.abs()).clamp(min=0.0)
+        above = (overlap + self._high_shift.abs()).clamp(min=0.0)
+        return below + above - overlap
+
+    # -- areas, (...) ------------------------------------------------------------------------------------------------
+
+    @_lazy
+    def _outside(self) -> tuple[Tensor, Tensor]:
+        """Lengths of pred outside target and of target outside pred; right where the boxes overlap."""
+        low, high = self._low_shift, self._high_shift
+        far_low, far_high = low.abs(), high.abs()
+        # |x| - x is exactly 0 or 2|x|: no cancellation.
+        return ((far_low - low) + (far_high + high)) * 0.5, ((far_low + low) + (far_high - high)) * 0.5
+
+    @_lazy
+    def _shared_sides(self) -> Tensor:
+        return self._overlap.clamp(min=0.0)
+
+    @_lazy
+    def _intersection(self) -> Tensor:
+        width, height = self._shared_sides.unbind(0)
+        return width * height
+
+    @_lazy
+    def _areas(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where IoU > ½ (bool), the smaller of intersection and symmetric difference, and the union."""
+        pred_width, pred_height = self._pred_sides.unbind(0)
+        target_width, target_height = self._target_sides.unbind(0)
+        intersection = self._intersection
+        union = pred_width * pred_height + target_width * target_height - intersection
+        close = 2.0 * intersection > union
+        (pred_x, pred_y), (target_x, target_y) = (lengths.unbind(0) for lengths in self._outside)
+        shared_width, _ = self._shared_sides.unbind(0)
+        outside = pred_x * pred_height + target_x * target_height + shared_width * (pred_y + target_y)
+        return (
+            close,
+            torch.where(close, outside, intersection),
+            torch.where(close, intersection + outside, union),
+        )
+
+    @_lazy
+    def _smaller_share(self) -> tuple[Tensor, Tensor]:
+        close, part, union = self._areas
+        return close, ratio(part, union)
+
+    @_lazy
+    def iou(self) -> Tensor:
+        """I/U, in [0, 1]; 0 where both boxes are empty."""
+        close, share = self._smaller_share
+        return torch.where(close, 1.0 - share, share)
+
+    @_lazy
+    def iou_loss(self) -> Tensor:
+        """1 − I/U, in [0, 1]; 1 where both boxes are empty."""
+        close, share = self._smaller_share
+        return torch.where(close, share, 1.0 - share)
+
+    @_lazy
+    def hull_excess(self) -> Tensor:
+        """(|H| − U)/|H|, the share of the hull that neither box covers, in [0, 1]; 0 where the hull has no area."""
+        (pred_x, pred_y), (target_x, target_y) = (lengths.unbind(0) for lengths in self._outside)
+        _, _, union = self._areas
+        hull_width, hull_height = self._hull_sides.unbind(0)
+        hull = hull_width * hull_height
+        # Two boxes that overlap leave two corners free. Of boxes that don't, 1 - U/|H| is exact beside a loss of 1.
+        apart = self._intersection <= 0.0
+        corners = pred_x * target_y + target_x * pred_y
+        share = ratio(torch.where(apart, union, corners), hull)
+        return torch.where(apart & (hull > 0.0), 1.0 - share, share)
+
+    # -- distances, (...): both axes in one unit ---------------------------------------------------------------------
+
+    @_lazy
+    def _one_unit(self) -> Tensor:
+        """Factors ``(2, ...)``, powers of two, to one unit for both axes, in which the hull's longer side is 32–64."""
+        # Only the order of magnitude counts here, so 1/16 keeps the largest hull from overflowing.
+        true_sides = self._hull_sides.detach() * 0.0625 / self._scale
+        longer = _reciprocal_power(_exponent_bits(true_sides).amax(0), true_sides.dtype)
+        # The bound is reached only by an axis on which the hull has no length.
+        return (longer / self._scale).clamp(max=2.0**40)
+
+    @_lazy
+    def center_ratio(self) -> Tensor:
+        """ρ²/c², squared distance of the centers over the hull's squared diagonal, in [0, 1]; 0 for one point."""
+        shift = (self._low_shift + self._high_shift) * (0.5 * self._one_unit)
+        diagonal = self._hull_sides * self._one_unit
+        return ratio(_squared_length(shift), _squared_length(diagonal))
+
+    @_lazy
+    def side_ratio(self) -> Tensor:
+        """dw²/Hw² + dh²/Hh², squared differences of the sides over the hull's, in [0, 2]."""
+        return _squared_length(ratio(self._pred_sides - self._target_sides, self._hull_sides))
+
+    @_lazy
+    def corner_ratio(self) -> Tensor:
+        """Mean distance of the four pairs of corresponding corners over the hull's diagonal, in [0, 1]."""
+        low_x, low_y = (self._low_shift * self._one_unit).unbind(0)
+        high_x, high_y = (self._high_shift * self._one_unit).unbind(0)
+        across = torch.stack((low_x, high_x, low_x, high_x))
+        along = torch.stack((low_y, high_y, high_y, low_y))
+        hull_width, hull_height = (self._hull_sides * self._one_unit).unbind(0)
+        return ratio(_length(across, along).sum(0), 4.0 * _length(hull_width, hull_height))
+
+    @_lazy
+    def angle(self) -> Tensor:
+        """θt − θp, θ = atan2(w, h), in [−π/2, π/2]. An empty box of no length has the angle 0."""
+        pred_width, pred_height = _direction(_raw_sides(self._pred))
+        target_width, target_height = _direction(_raw_sides(self._target))
+        # The angle between two directions does not cancel, as the difference of two angles would.
+        return torch.atan2(
+            target_width * pred_height - pred_width * target_height,
+            pred_height * target_height + pred_width * target_width,
+        )
+
+    @_lazy
+    def angle_with_unit_gradient(self) -> Tensor:
+        """θt − θp, with the factor 1/(w² + h²) of its derivatives by w and h replaced by 1."""
+        return self.angle.detach() + _turn(_raw_sides(self._target)) - _turn(_raw_sides(self._pred))
+
+
+def _by_axis(boxes: Tensor) -> Tensor:
+    """``(..., 4)`` → ``(2 edges, 2 axes, ...)``, contiguous: strided columns make every later operation slow."""
+    columns = boxes.movedim(-1, 0)
+    return columns.reshape(2, 2, *columns.shape[1:]).contiguous()
+
+
+# The bits of a float's exponent, and the smallest exponent of a normal number.
+_EXPONENT = {
+    torch.float32: (torch.int32, 0x7F800000, 0x00800000),
+    torch.float64: (torch.int64, 0x7FF0000000000000, 0x0010000000000000),
+}
+
+
+def _exponent_bits(x: Tensor) -> Tensor:
+    """The power of two of each number, as the bits of a float; as integers they compare like the numbers."""
+    integer, mask, _ = _EXPONENT[x.dtype]
+    return x.detach().view(integer) & mask
+
+
+def _reciprocal_power(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """2/2^e for numbers of magnitude 2^e, from ``_exponent_bits``: exact and finite; 0 for infinity and NaN.
+
+    Zero and subnormal numbers get the factor of the smallest normal number. Infinity * 0 is NaN, which is how a
+    coordinate that is not finite makes the pair's values NaN.
+    """
+    _, mask, smallest = _EXPONENT[dtype]
+    return (mask - bits.clamp(min=smallest)).view(dtype)
+
+
+def _squared_length(vector: Tensor) -> Tensor:
+    x, y = vector.unbind(0)
+    return x * x + y * y
+
+
+def _length(x: Tensor, y: Tensor) -> Tensor:
+    """√(x² + y²), with zero gradient at the origin."""
+    origin = (x == 0.0) & (y == 0.0)
+    return torch.hypot(x.masked_fill(origin, 1.0), y).masked_fill(origin, 0.0)
+
+
+def _raw_sides(box: Tensor) -> Tensor:
+    """Sides in the unit of the boxes: a tiny box's aspect survives beside a huge one. Longest: the largest number."""
+    low, high = box.unbind(0)
+    return (high - low).clamp(min=0.0, max=torch.finfo(box.dtype).max)
+
+
+def _direction(sides: Tensor) -> tuple[Tensor, Tensor]:
+    """(w, h) with a longer side of about 1, so that products neither overflow nor vanish; (0, 1) for a point."""
+    width, height = (sides * _reciprocal_power(_exponent_bits(sides).amax(0), sides.dtype)).unbind(0)
+    return width, height.masked_fill((width == 0.0) & (height == 0.0), 1.0)
+
+
+def _turn(sides: Tensor) -> Tensor:
+    """0, with the derivatives h by w and −w by h."""
+    width, height = sides.unbind(0)
+    return height.detach() * (width - width.detach()) - width.detach() * (height - height.detach())
+
+
+ASPECT = 4.0 / math.pi**2
+"""Brings a squared difference of two angles in [0, π/2] to [0, 1]."""

@@ -1,0 +1,295 @@
+"""What a loss is: a formula over a `BoxPair`, the facts known of it, and the public function made of both.
+
+``@define(facts)`` turns a formula of a few lines into ``x_loss(pred, target, *, reduction, weight, avg_factor, …)`` and
+enters it in `LOSSES`, which everything else reads: `BoxLoss`, the command line, the README's table, the tests.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+from torch import Tensor
+
+from ..boxes import as_pair
+from ..geometry import BoxPair
+
+REDUCTIONS = ("none", "mean", "sum")
+
+# What every loss's docstring says of its common arguments and errors, in place of {common} and {raises}.
+_COMMON = """\
+pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length.
+    target: boxes that pair up with ``pred``: as many axes, sizes equal or 1; in the same unit.
+    reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs. Of no pairs both are 0, with a graph.
+    weight: one factor per pair, ``(...)``.
+    avg_factor: what ``"mean"`` divides the (weighted) sum by instead of the number of pairs."""
+_RAISES = """\
+TypeError: no tensors of real numbers; an unknown parameter.
+    ValueError: the shapes do not pair up; a parameter is outside its domain."""
+
+
+class LossFunction(Protocol):
+    def __call__(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        *,
+        reduction: str = "none",
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        **parameters: Any,
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The numbers a parameter may take."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
+UpToOne = Annotated[float, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A loss's own keyword: its default and what it accepts."""
+
+    name: str
+    default: Any
+    kind: Any
+    domain: Domain | None
+
+    @property
+    def accepts(self) -> str:
+        if typing.get_origin(self.kind) is Literal:
+            return "one of " + ", ".join(map(repr, typing.get_args(self.kind)))
+        if self.kind is bool:
+            return "True or False"
+        return "a finite number" + (f" {self.domain.text}" if self.domain else "")
+
+    def check(self, value: Any) -> None:
+        if typing.get_origin(self.kind) is Literal:
+            right_type, right_value = isinstance(value, str), value in typing.get_args(self.kind)
+        elif self.kind is bool:
+            right_type = right_value = isinstance(value, bool)
+        else:
+            right_type = isinstance(value, (int, float)) and not isinstance(value, bool)
+            right_value = right_type and math.isfinite(value) and (self.domain is None or self.domain.holds(value))
+        if not right_type:
+            raise TypeError(f"{self.name}: expected {self.accepts}, got {value!r}")
+        if not right_value:
+            raise ValueError(f"{self.name}: expected {self.accepts}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A box-regression loss: its formula and the facts that tests and tables read."""
+
+    name: str
+    formula: Callable[..., Tensor]
+    """The bare formula, of a `BoxPair` and the loss's own parameters."""
+    function: LossFunction
+    """The public function."""
+    source: str
+    bounds: tuple[float, float]
+    """Of the values, with the default parameters."""
+    degree: int
+    """Both boxes times s multiply the loss by s^degree: 0 without unit, 1 a length, 2 an area."""
+    lengths: tuple[str, ...]
+    """Parameters that are lengths and scale with the boxes."""
+    detached: bool
+    """A factor is held constant in the backward pass, so that the gradient is not the derivative of the value."""
+    zero_without_overlap: bool
+    """The loss, and with it the gradient, is 0 wherever the boxes do not overlap."""
+    focus: Callable[..., Tensor] | None
+    """The weight of each pair in a reweighted loss, of the same arguments as the formula; it can be normalized."""
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def unit(self) -> str:
+        return ("none", "length", "area")[self.degree]
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first paragraph."""
+        return " ".join(self._paragraphs[0].split())
+
+    @property
+    def definition(self) -> str:
+        """The formula as text: the docstring's second paragraph."""
+        return " ".join(self._paragraphs[1].split())
+
+    @property
+    def _paragraphs(self) -> list[str]:
+        return (inspect.getdoc(self.formula) or "").split("\n\n")
+
+    @property
+    def warning(self) -> str:
+        return "0, with zero gradient, wherever the boxes do not overlap" if self.zero_without_overlap else ""
+
+    def check_parameters(self, given: Mapping[str, Any]) -> None:
+        for name, value in given.items():
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                raise TypeError(f"{self.name}: unknown parameter {name!r}; its parameters: {known}")
+            self.parameters[name].check(value)
+
+
+LOSSES: dict[str, Loss] = {}
+"""Every loss by name, in the order of definition."""
+
+
+def define(
+    *,
+    source: str,
+    bounds: tuple[float, float],
+    degree: int = 0,
+    lengths: tuple[str, ...] = (),
+    detached: bool = False,
+    zero_without_overlap: bool = False,
+    focus: Callable[..., Tensor] | None = None,
+) -> Callable[[Callable[..., Tensor]], LossFunction]:
+    """Make a formula ``x_loss(pair, *, own parameters)`` the public function ``x_loss(pred, target, *, …)``.
+
+    The facts are those of `Loss`. Defining a name anew replaces the loss.
+    """
+
+    def decorate(formula: Callable[..., Tensor]) -> LossFunction:
+        @functools.wraps(formula)
+        def function(
+            pred: Tensor,
+            target: Tensor,
+            *,
+            reduction: str = "none",
+            weight: Tensor | None = None,
+            avg_factor: float | Tensor | None = None,
+            **parameters: Any,
+        ) -> Tensor:
+            loss.check_parameters(parameters)
+            check_reduction(reduction, avg_factor)
+            value = formula(BoxPair(*as_pair(pred, target)), **parameters)
+            return reduce_pairs(value, reduction, weight, avg_factor)
+
+        function.__doc__ = _public_docstring(formula, source)
+        function.__signature__ = _public_signature(function, formula)  # type: ignore[attr-defined]
+        loss = Loss(
+            name=formula.__name__.removesuffix("_loss"),
+            formula=formula,
+            function=function,
+            source=source,
+            bounds=bounds,
+            degree=degree,
+            lengths=lengths,
+            detached=detached,
+            zero_without_overlap=zero_without_overlap,
+            focus=focus,
+            parameters=_own_parameters(formula),
+        )
+        LOSSES[loss.name] = loss
+        return function
+
+    return decorate
+
+
+def _own_parameters(formula: Callable[..., Tensor]) -> dict[str, Parameter]:
+    kinds = typing.get_type_hints(formula, include_extras=True)
+    own: dict[str, Parameter] = {}
+    for name, parameter in list(inspect.signature(formula).parameters.items())[1:]:
+        domains = getattr(kinds[name], "__metadata__", ())
+        own[name] = Parameter(name, parameter.default, kinds[name], domains[0] if domains else None)
+    return own
+
+
+def _public_signature(function: Callable[..., Tensor], formula: Callable[..., Tensor]) -> inspect.Signature:
+    public = inspect.signature(function, follow_wrapped=False)
+    common = [p for p in public.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    own = list(inspect.signature(formula).parameters.values())[1:]
+    return public.replace(parameters=common + own)
+
+
+def _public_docstring(formula: Callable[..., Tensor], source: str) -> str:
+    text = inspect.getdoc(formula) or ""
+    raises = _RAISES + (f"\n\nSource: {source}" if source else "")
+    return text.replace("{common}", _COMMON).replace("{raises}", raises)
+
+
+def find_loss(name: str) -> Loss:
+    """The loss of that name.
+
+    Raises:
+        ValueError: there is none; the message names the nearest.
+
+    >>> find_loss("guou")
+    Traceback (most recent call last):
+    ValueError: no loss named 'guou'; did you mean 'giou'?
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    near = difflib.get_close_matches(str(name), LOSSES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LOSSES)}"
+    raise ValueError(f"no loss named {name!r}; {hint}")
+
+
+def similarity(name: str, pred: Tensor, target: Tensor, **parameters: Any) -> Tensor:
+    """1 − loss, for the bounded losses: IoU, GIoU, DIoU, … of each pair.
+
+    Args:
+        name: a loss with finite bounds, such as ``"giou"``.
+        pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length.
+        target: boxes that pair up with ``pred``, in the same unit.
+        parameters: the loss's own.
+
+    Returns:
+        ``(...)``, without unit; 1 where two boxes coincide.
+
+    Raises:
+        ValueError: the loss is unknown or unbounded, or the shapes do not pair up.
+
+    >>> similarity("iou", torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1/7
+    tensor(0.1429)
+    """
+    loss = find_loss(name)
+    if not math.isfinite(loss.bounds[1]):
+        bounded = ", ".join(known for known, other in LOSSES.items() if math.isfinite(other.bounds[1]))
+        raise ValueError(f"{name!r} has no upper bound and so no similarity; expected one of {bounded}")
+    return 1.0 - loss.function(pred, target, **parameters)
+
+
+def check_reduction(reduction: str, avg_factor: float | Tensor | None) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"Invalid reduction {reduction!r}: expected one of {', '.join(map(repr, REDUCTIONS))}")
+    if avg_factor is not None and reduction != "mean":
+        raise ValueError(f"avg_factor divides a sum: expected reduction 'mean' with it, got {reduction!r}")
+
+
+def reduce_pairs(
+    value: Tensor, reduction: str, weight: Tensor | None = None, avg_factor: float | Tensor | None = None
+) -> Tensor:
+    """One value per pair → weighted values, their sum, or their sum over the number of pairs or ``avg_factor``."""
+    if weight is not None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
+        if weight.shape != value.shape:
+            raise ValueError(
+                f"weight: expected one number per pair, shape {tuple(value.shape)}, got {tuple(weight.shape)}"
+            )
+        value = value * weight.to(value.dtype)
+    if reduction == "none":
+        return value
+    total = value.sum()
+    if reduction == "sum" or value.numel() == 0:  # the sum of no pairs is 0 with a graph
+        return total
+    if avg_factor is None:
+        return total / value.numel()
+    if not isinstance(avg_factor, Tensor) and not avg_factor > 0:
+        raise ValueError(f"avg_factor: expected a number > 0, got {avg_factor!r}")
+    return total / avg_factor

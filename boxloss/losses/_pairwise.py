@@ -1,0 +1,126 @@
+"""A loss of every box with every other, in tiles, so that only the output is ever held whole."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..boxes import check_boxes, in_one_dtype
+from ._define import LossFunction, find_loss
+
+TILE = 1 << 16
+"""Pairs computed at a time. Some 60 intermediate numbers a pair: 16 MB of scratch in float32, about a level-2 cache."""
+
+_Tile = tuple[slice, slice, slice]
+
+
+def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) -> Tensor:
+    """The loss of every box of ``a`` with every box of ``b``.
+
+    It costs the output and a bounded scratch, forward and backward: the matrix is computed in tiles, and the backward
+    pass computes each tile anew.
+
+    Args:
+        loss: a name, such as ``"giou"``, or a loss function, such as `giou_loss`.
+        a: boxes ``(..., N, 4)`` as x1, y1, x2, y2, taken as predictions.
+        b: boxes ``(..., M, 4)``, taken as targets, in the same unit; leading axes as many, sizes equal or 1.
+        parameters: the loss's own.
+
+    Returns:
+        ``(..., N, M)``, in the unit of the loss.
+
+    Raises:
+        TypeError: no tensors of real numbers; an unknown parameter.
+        ValueError: the loss is unknown, or the leading axes do not pair up.
+
+    >>> a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 4, 2]])
+    >>> pairwise("iou", a, a)  # 1 - 4/4, 1 - 4/8
+    tensor([[0.0000, 0.5000],
+            [0.5000, 0.0000]])
+    """
+    function = loss if callable(loss) else find_loss(loss).function
+    common = {"reduction", "weight", "avg_factor"} & parameters.keys()
+    if common:
+        raise TypeError(f"pairwise takes the loss's own parameters only, got {', '.join(sorted(common))}")
+    check_boxes(a, "a")
+    check_boxes(b, "b")
+    batched = a.ndim == b.ndim >= 2 and all(
+        p == q or p == 1 or q == 1 for p, q in zip(a.shape[:-2], b.shape[:-2], strict=True)
+    )
+    if not batched:
+        raise ValueError(
+            f"a {tuple(a.shape)} and b {tuple(b.shape)}: expected (..., N, 4) and (..., M, 4) with the same number of"
+            " axes and leading sizes equal or 1"
+        )
+    a, b = in_one_dtype(a, b)
+    formula = functools.partial(function, **parameters)
+    # Tiles are for eager execution. A compiler fuses the formula by itself, and function transforms need it whole.
+    whole = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if whole or a.shape[:-1].numel() * b.shape[-2] <= TILE:
+        return _every_pair(formula, a, b)
+    leading = [q if p == 1 else p for p, q in zip(a.shape[:-2], b.shape[:-2], strict=True)]
+    flat_a = a.expand(*leading, *a.shape[-2:]).reshape(-1, *a.shape[-2:])
+    flat_b = b.expand(*leading, *b.shape[-2:]).reshape(-1, *b.shape[-2:])
+    matrix: Tensor = _Tiled.apply(formula, flat_a, flat_b)
+    return matrix.reshape(*leading, *matrix.shape[-2:])
+
+
+def _every_pair(formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    return formula(a.unsqueeze(-2), b.unsqueeze(-3))
+
+
+def _tiles(batch: int, rows: int, columns: int) -> Iterator[_Tile]:
+    """Slices of a ``(batch, rows, columns)`` matrix, each of at most `TILE` pairs."""
+    across = min(columns, TILE)
+    down = min(rows, TILE // across)
+    deep = min(batch, TILE // (across * down))
+    for i in range(0, batch, deep):
+        for j in range(0, rows, down):
+            for k in range(0, columns, across):
+                yield slice(i, i + deep), slice(j, j + down), slice(k, k + across)
+
+
+class _Tiled(torch.autograd.Function):
+    """The matrix of ``(B, N, 4)`` with ``(B, M, 4)``; keeps only the boxes for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+        ctx.formula = formula
+        ctx.save_for_backward(a, b)
+        matrix = a.new_empty(a.shape[0], a.shape[1], b.shape[1])
+        for i, j, k in _tiles(*matrix.shape):
+            matrix[i, j, k] = _every_pair(formula, a[i, j], b[i, k])
+        return matrix
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        _, needs_a, needs_b = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # create_graph=True: the formula whole, which can be differentiated again
+            return None, *_gradients(_every_pair(ctx.formula, a, b), a, b, grad, create_graph=True)
+        grad_a = torch.zeros_like(a) if needs_a else None
+        grad_b = torch.zeros_like(b) if needs_b else None
+        for i, j, k in _tiles(*grad.shape):
+            tile_a = a[i, j].detach().requires_grad_(needs_a)
+            tile_b = b[i, k].detach().requires_grad_(needs_b)
+            with torch.enable_grad():
+                tile = _every_pair(ctx.formula, tile_a, tile_b)
+            part_a, part_b = _gradients(tile, tile_a, tile_b, grad[i, j, k])
+            if grad_a is not None and part_a is not None:
+                grad_a[i, j] += part_a
+            if grad_b is not None and part_b is not None:
+                grad_b[i, k] += part_b
+        return None, grad_a, grad_b
+
+
+def _gradients(
+    value: Tensor, a: Tensor, b: Tensor, grad: Tensor, create_graph: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients by those of ``a`` and ``b`` that require one."""
+    wanted = [boxes for boxes in (a, b) if boxes.requires_grad]
+    found = iter(torch.autograd.grad(value, wanted, grad, create_graph=create_graph))
+    return next(found) if a.requires_grad else None, next(found) if b.requires_grad else None

@@ -1,0 +1,107 @@
+"""Losses of areas only. Without unit, and without gradient where the boxes lie apart (GIoU excepted)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..geometry import BoxPair
+from ._define import UpToOne, define
+
+
+@define(source="", bounds=(0, 1))
+def iou_loss(pair: BoxPair) -> Tensor:
+    """IoU, linear.
+
+        1 − I/U
+
+    I and U are the areas of the boxes' intersection and union.
+
+    Args:
+        {common}
+
+    Returns:
+        ``(...)``, without unit, in [0, 1]. 0 where two boxes coincide; 1 where both are empty.
+
+    Raises:
+        {raises}
+
+    >>> iou_loss(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1 - 1/7
+    tensor(0.8571)
+    """
+    return pair.iou_loss
+
+
+@define(source="Yu et al., UnitBox, ACM MM 2016, arXiv:1608.01471", bounds=(0, math.inf))
+def log_iou_loss(pair: BoxPair, *, floor: UpToOne = 1e-6) -> Tensor:
+    """IoU, logarithmic: UnitBox's IoU loss.
+
+        −ln(I/U)
+
+    I and U are the areas of the boxes' intersection and union.
+
+    Args:
+        {common}
+        floor: IoU is held at least this, with zero gradient below.
+
+    Returns:
+        ``(...)``, without unit, in [0, −ln floor]. 0 where two boxes coincide.
+
+    Raises:
+        {raises}
+
+    >>> log_iou_loss(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # -ln(1/7)
+    tensor(1.9459)
+    """
+    # Near 1 the digits are in 1 − IoU, else in IoU. The bounds keep the branch that isn't taken finite.
+    far = -pair.iou.clamp(min=floor).log()
+    near = -(-pair.iou_loss.clamp(max=min(0.5, 1.0 - floor))).log1p()
+    return torch.where(pair.iou > 0.5, near, far)
+
+
+@define(source="Ge et al., YOLOX, 2021, arXiv:2107.08430 (code); PaddleDetection", bounds=(0, 1))
+def squared_iou_loss(pair: BoxPair) -> Tensor:
+    """IoU, squared: what YOLOX and PaddleDetection call IoU loss.
+
+        1 − (I/U)²
+
+    I and U are the areas of the boxes' intersection and union.
+
+    Args:
+        {common}
+
+    Returns:
+        ``(...)``, without unit, in [0, 1]. 0 where two boxes coincide; 1 where both are empty.
+
+    Raises:
+        {raises}
+
+    >>> squared_iou_loss(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1 - 1/49
+    tensor(0.9796)
+    """
+    return pair.iou_loss * (1.0 + pair.iou)
+
+
+@define(source="Rezatofighi et al., CVPR 2019, arXiv:1902.09630", bounds=(0, 2))
+def giou_loss(pair: BoxPair) -> Tensor:
+    """Generalized IoU: goes on pulling boxes together after they stop overlapping.
+
+        1 − I/U + (|H| − U)/|H|
+
+    I and U are the areas of the boxes' intersection and union; H is their hull, the smallest box around both.
+
+    Args:
+        {common}
+
+    Returns:
+        ``(...)``, without unit, in [0, 2]. 0 where two boxes coincide; 1 where both are one point.
+
+    Raises:
+        {raises}
+
+    >>> giou_loss(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1 - 1/7 + 2/9
+    tensor(1.0794)
+    """
+    return pair.iou_loss + pair.hull_excess

@@ -1,0 +1,160 @@
+"""Box losses as torch modules: they bind a loss's arguments, nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .boxes import as_pair, check_format, convert
+from .distributed import mean_over_ranks
+from .geometry import BoxPair, ratio
+from .losses import find_loss
+from .losses._define import check_reduction, reduce_pairs
+
+
+class BoxLoss(torch.nn.Module):
+    """Any loss of `LOSSES` as a module.
+
+    Args:
+        name: the loss, such as ``"eiou"``.
+        box_format: the format of both inputs: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs.
+        gain: the result is multiplied by it.
+        normalize_weight: for a loss with a weight per pair (focal_eiou): Σ W·L / Σ W, with the sum of weights averaged
+            over the ranks of a process group; 0 where every weight is 0.
+        parameters: the loss's own.
+
+    Raises:
+        TypeError: a parameter that the loss does not have.
+        ValueError: an unknown loss, format or reduction; a parameter outside its domain.
+
+    >>> loss = BoxLoss("giou", box_format="cxcywh")
+    >>> loss(torch.tensor([[1.0, 1, 2, 2]]), torch.tensor([[2.0, 2, 2, 2]]))  # 1 - 1/7 + 2/9
+    tensor(1.0794)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        box_format: str = "xyxy",
+        reduction: str = "mean",
+        gain: float = 1.0,
+        normalize_weight: bool = False,
+        **parameters: Any,
+    ) -> None:
+        super().__init__()
+        loss = find_loss(name)
+        loss.check_parameters(parameters)
+        check_format(box_format, "box_format")
+        check_reduction(reduction, None)
+        if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not math.isfinite(gain):
+            raise ValueError(f"gain: expected a finite number, got {gain!r}")
+        if normalize_weight and loss.focus is None:
+            raise ValueError(f"normalize_weight: {name!r} has no weight per pair to normalize by")
+        if normalize_weight and reduction != "mean":
+            raise ValueError(f"normalize_weight is a mean: expected reduction 'mean' with it, got {reduction!r}")
+        self.name = name
+        self.box_format = box_format
+        self.reduction = reduction
+        self.gain = gain
+        self.normalize_weight = normalize_weight
+        self.loss_parameters = parameters
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of ``pred`` against ``target``, boxes ``(..., 4)`` in ``box_format``.
+
+        Args:
+            weight: one factor per pair, ``(...)``.
+            avg_factor: what reduction ``"mean"`` divides the (weighted) sum by instead of the number of pairs.
+
+        Returns:
+            ``()``, or ``(...)`` with reduction ``"none"``, in the unit of the loss, times ``gain``.
+        """
+        check_reduction(self.reduction, avg_factor)
+        pred, target = as_pair(pred, target)
+        pred, target = convert(pred, self.box_format, "xyxy"), convert(target, self.box_format, "xyxy")
+        if self.normalize_weight:
+            return self.gain * self._normalized(pred, target, weight, avg_factor)
+        return self.gain * find_loss(self.name).function(
+            pred, target, reduction=self.reduction, weight=weight, avg_factor=avg_factor, **self.loss_parameters
+        )
+
+    def _normalized(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, avg_factor: float | Tensor | None
+    ) -> Tensor:
+        if avg_factor is not None:
+            raise ValueError("avg_factor: normalize_weight divides by the sum of weights; give one of the two")
+        loss = find_loss(self.name)
+        assert loss.focus is not None
+        pair = BoxPair(pred, target)
+        total = reduce_pairs(loss.formula(pair, **self.loss_parameters), "sum", weight)
+        weights = reduce_pairs(loss.focus(pair, **self.loss_parameters).detach(), "sum", weight)
+        return ratio(total, mean_over_ranks(weights))
+
+    def extra_repr(self) -> str:
+        options: dict[str, Any] = {"box_format": self.box_format, "reduction": self.reduction, "gain": self.gain}
+        if self.normalize_weight:
+            options["normalize_weight"] = True
+        options |= self.loss_parameters
+        bound = [f"{key}={value!r}" for key, value in options.items()]
+        return ", ".join(bound if isinstance(self, _NamedLoss) else [repr(self.name), *bound])
+
+
+class _NamedLoss(BoxLoss):
+    """A `BoxLoss` whose class names the loss."""
+
+    _loss: str
+
+    def __init_subclass__(cls, *, loss: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._loss = loss
+        cls.__doc__ = f'``BoxLoss("{loss}", …)``: see `BoxLoss` and `{loss}_loss`.'
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(self._loss, **options)
+
+
+class L1Loss(_NamedLoss, loss="l1"): ...
+
+
+class L2Loss(_NamedLoss, loss="l2"): ...
+
+
+class SmoothL1Loss(_NamedLoss, loss="smooth_l1"): ...
+
+
+class IoULoss(_NamedLoss, loss="iou"): ...
+
+
+class LogIoULoss(_NamedLoss, loss="log_iou"): ...
+
+
+class SquaredIoULoss(_NamedLoss, loss="squared_iou"): ...
+
+
+class GIoULoss(_NamedLoss, loss="giou"): ...
+
+
+class DIoULoss(_NamedLoss, loss="diou"): ...
+
+
+class CIoULoss(_NamedLoss, loss="ciou"): ...
+
+
+class EIoULoss(_NamedLoss, loss="eiou"): ...
+
+
+class FocalEIoULoss(_NamedLoss, loss="focal_eiou"): ...
+
+
+class CDIoULoss(_NamedLoss, loss="cdiou"): ...
