@@ -82,12 +82,12 @@ class BoxPair:
     @_lazy
     def _pred_sides(self) -> Tensor:
         low, high, _, _ = self._edges
-        return (high - low).clamp(min=0.0)
+        return _positive(high - low)
 
     @_lazy
     def _target_sides(self) -> Tensor:
         _, _, low, high = self._edges
-        return (high - low).clamp(min=0.0)
+        return _positive(high - low)
 
     @_lazy
     def _low_shift(self) -> Tensor:
@@ -107,10 +107,10 @@ class BoxPair:
 
     @_lazy
     def _hull_sides(self) -> Tensor:
-        # The lower edges are |low shift| apart, the upper ones |high shift|. The clamps only matter for inverted boxes.
+        # The lower edges are |low shift| apart, the upper ones |high shift|. Only inverted boxes make a sum negative.
         overlap = self._overlap
-        below = (overlap + self._low_shift.abs()).clamp(min=0.0)
-        above = (overlap + self._high_shift.abs()).clamp(min=0.0)
+        below = _positive(overlap + self._low_shift.abs())
+        above = _positive(overlap + self._high_shift.abs())
         return below + above - overlap
 
     # -- areas, (...) ------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class BoxPair:
 
     @_lazy
     def _shared_sides(self) -> Tensor:
-        return self._overlap.clamp(min=0.0)
+        return _positive(self._overlap)
 
     @_lazy
     def _intersection(self) -> Tensor:
@@ -167,6 +167,15 @@ class BoxPair:
         return torch.where(close, share, 1.0 - share)
 
     @_lazy
+    def steady_iou(self) -> Tensor:
+        """I/U for steep functions, logarithms and powers: held constant in the backward pass where it is next to 0.
+
+        Below 2^-31 in float32 and 2^-255 in float64 their slope could overflow before a small factor brings it back.
+        """
+        iou = self.iou
+        return torch.where(iou > torch.finfo(iou.dtype).tiny ** 0.25, iou, iou.detach())
+
+    @_lazy
     def hull_excess(self) -> Tensor:
         """(|H| − U)/|H|, the share of the hull that neither box covers, in [0, 1]; 0 where the hull has no area."""
         (pred_x, pred_y), (target_x, target_y) = (lengths.unbind(0) for lengths in self._outside)
@@ -200,7 +209,11 @@ class BoxPair:
     @_lazy
     def side_ratio(self) -> Tensor:
         """dw²/Hw² + dh²/Hh², squared differences of the sides over the hull's, in [0, 2]."""
-        return _squared_length(ratio(self._pred_sides - self._target_sides, self._hull_sides))
+        pred_low, pred_high, target_low, target_high = self._edges
+        # The difference of two rounded sides would cancel; that of the shifts does not. What an inverted box has below
+        # zero is taken back.
+        below_zero = torch.relu(pred_low - pred_high) - torch.relu(target_low - target_high)
+        return _squared_length(ratio(self._high_shift - self._low_shift + below_zero, self._hull_sides))
 
     @_lazy
     def corner_ratio(self) -> Tensor:
@@ -258,6 +271,11 @@ def _reciprocal_power(bits: Tensor, dtype: torch.dtype) -> Tensor:
     return (mask - bits.clamp(min=smallest)).view(dtype)
 
 
+def _positive(x: Tensor) -> Tensor:
+    """max(x, 0), with the derivative of x at 0: a side of no length can still grow. That of `clamp` there has varied."""
+    return x.masked_fill(x < 0.0, 0.0)
+
+
 def _squared_length(vector: Tensor) -> Tensor:
     x, y = vector.unbind(0)
     return x * x + y * y
@@ -272,7 +290,7 @@ def _length(x: Tensor, y: Tensor) -> Tensor:
 def _raw_sides(box: Tensor) -> Tensor:
     """Sides in the unit of the boxes: a tiny box's aspect survives beside a huge one. Longest: the largest number."""
     low, high = box.unbind(0)
-    return (high - low).clamp(min=0.0, max=torch.finfo(box.dtype).max)
+    return _positive(high - low).clamp(max=torch.finfo(box.dtype).max)
 
 
 def _direction(sides: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from ..geometry import BoxPair
@@ -87,5 +88,5 @@ def smooth_l1_loss(pair: BoxPair, *, beta: NonNegative = 1.0) -> Tensor:
     if beta == 0:
         return d.sum(0)
     # Both branches in one: the part of |d| below β is squared. In a `where`, d²/(2β) could overflow where not taken.
-    near = d.clamp(max=beta)
-    return (0.5 * near * (near / beta) + (d - near)).sum(0)
+    near = d.masked_fill(d > beta, beta)
+    return (0.5 * near * (near / beta) + torch.relu(d - beta)).sum(0)

@@ -9,11 +9,9 @@ from ._define import LOSSES, NonNegative, define
 
 
 def _iou_power(pair: BoxPair, *, gamma: NonNegative = 0.5, detach_weight: bool = True) -> Tensor:
-    """(I/U)^γ. With gradient, a power below 1 has an infinite slope at 0: there the derivative is set to 0."""
-    if detach_weight:
-        return pair.iou.detach().pow(gamma)
-    apart = pair.iou <= 0.0
-    return pair.iou.masked_fill(apart, 1.0).pow(gamma).masked_fill(apart, 0.0**gamma)
+    """(I/U)^γ."""
+    iou = pair.iou.detach() if detach_weight else pair.steady_iou
+    return iou.pow(gamma)
 
 
 @define(

@@ -56,7 +56,7 @@ def log_iou_loss(pair: BoxPair, *, floor: UpToOne = 1e-6) -> Tensor:
     tensor(1.9459)
     """
     # Near 1 the digits are in 1 − IoU, else in IoU. The bounds keep the branch that isn't taken finite.
-    far = -pair.iou.clamp(min=floor).log()
+    far = -pair.steady_iou.clamp(min=floor).log()
     near = -(-pair.iou_loss.clamp(max=min(0.5, 1.0 - floor))).log1p()
     return torch.where(pair.iou > 0.5, near, far)
 
@@ -81,7 +81,8 @@ def squared_iou_loss(pair: BoxPair) -> Tensor:
     >>> squared_iou_loss(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1 - 1/49
     tensor(0.9796)
     """
-    return pair.iou_loss * (1.0 + pair.iou)
+    # Equal in both branches; each keeps its digits, and those of its gradient, where it is taken.
+    return torch.where(pair.iou > 0.5, pair.iou_loss * (1.0 + pair.iou), 1.0 - pair.iou * pair.iou)
 
 
 @define(source="Rezatofighi et al., CVPR 2019, arXiv:1902.09630", bounds=(0, 2))

@@ -1,0 +1,311 @@
+"""The losses in arithmetic without rounding, written from their definitions and from nothing else.
+
+Numbers are mpmath's, with so many bits that sums and products of coordinates are exact; quotients and functions are
+right to hundreds of bits. Derivatives by the four coordinates of pred ride along as dual numbers. At a kink the
+derivative depends on the side: `gradient` then returns both one-sided ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mpmath import mp, mpf
+
+Number = Any  # mpf or Dual
+
+
+class Dual:
+    """A value and its slopes in some directions. Equal values are compared by their slopes: just beside the point."""
+
+    kink_seen = False
+
+    def __init__(self, value: mpf, slopes: Sequence[mpf]) -> None:
+        self.value = value
+        self.slopes = slopes
+
+    def chain(self, value: mpf, slope: mpf) -> Dual:
+        return Dual(value, [slope * s for s in self.slopes])
+
+    def __add__(self, other: Number) -> Dual:
+        if isinstance(other, Dual):
+            return Dual(self.value + other.value, [s + t for s, t in zip(self.slopes, other.slopes, strict=True)])
+        return Dual(self.value + other, self.slopes)
+
+    def __mul__(self, other: Number) -> Dual:
+        if isinstance(other, Dual):
+            v, w = self.value, other.value
+            return Dual(v * w, [s * w + v * t for s, t in zip(self.slopes, other.slopes, strict=True)])
+        return Dual(self.value * other, [s * other for s in self.slopes])
+
+    def __truediv__(self, other: Number) -> Dual:
+        if not isinstance(other, Dual):
+            return self.chain(self.value / other, 1 / mpf(other))
+        q = self.value / other.value
+        return Dual(q, [(s - q * t) / other.value for s, t in zip(self.slopes, other.slopes, strict=True)])
+
+    def __neg__(self) -> Dual:
+        return self * -1
+
+    def __sub__(self, other: Number) -> Dual:
+        return self + (-other)
+
+    def __rsub__(self, other: Number) -> Dual:
+        return (-self) + other
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def exceeds(self, other: Number) -> bool:
+        rest = self - other
+        if rest.value == 0:
+            if len(rest.slopes) == 1:
+                return bool(rest.slopes[0] > 0)
+            Dual.kink_seen = Dual.kink_seen or any(s != 0 for s in rest.slopes)
+        return bool(rest.value > 0)
+
+
+def value_of(x: Number) -> mpf:
+    return x.value if isinstance(x, Dual) else x
+
+
+def constant(x: Number) -> Number:
+    """``x`` held constant in the backward pass."""
+    return value_of(x)
+
+
+def exceeds(a: Number, b: Number) -> bool:
+    if isinstance(a, Dual):
+        return a.exceeds(b)
+    return not b.exceeds(a) if isinstance(b, Dual) else bool(a > b)
+
+
+def maximum(a: Number, b: Number) -> Number:
+    return a if exceeds(a, b) else b
+
+
+def minimum(a: Number, b: Number) -> Number:
+    return b if exceeds(a, b) else a
+
+
+def positive(x: Number) -> Number:
+    return maximum(x, x * 0)
+
+
+def absolute(x: Number) -> Number:
+    return maximum(x, -x)
+
+
+def over(n: Number, d: Number) -> Number:
+    """n/d, and 0 for 0/0."""
+    return n / d if value_of(d) != 0 else mpf(0)
+
+
+def _function(x: Number, f: Callable[[mpf], mpf], slope: Callable[[mpf, mpf], mpf]) -> Number:
+    with mp.workprec(300):
+        v = value_of(x)
+        y = f(v)
+        return x.chain(y, slope(v, y)) if isinstance(x, Dual) else y
+
+
+def length(x: Number, y: Number) -> Number:
+    square = x * x + y * y
+    if value_of(square) != 0:
+        return _function(square, mp.sqrt, lambda _, root: 1 / (2 * root))
+    if not isinstance(square, Dual):
+        return mpf(0)
+    if len(square.slopes) > 1:
+        Dual.kink_seen = True
+    return Dual(mpf(0), [mp.sqrt(s * s + t * t) for s, t in zip(x.slopes, y.slopes, strict=True)])
+
+
+def log(x: Number) -> Number:
+    return _function(x, mp.log, lambda v, _: 1 / v)
+
+
+def power(x: Number, exponent: float) -> Number:
+    if value_of(x) == 0:
+        return mpf(0) ** exponent
+    return _function(x, lambda v: v**exponent, lambda v, y: exponent * y / v)
+
+
+def atan2(y: Number, x: Number) -> Number:
+    with mp.workprec(300):
+        v, u = value_of(y), value_of(x)
+        if v == 0 and u == 0:
+            return mpf(0)
+        square = v * v + u * u
+        angle = mp.atan2(v, u)
+        if isinstance(y, Dual) and isinstance(x, Dual):
+            slopes = [(u * s - v * t) / square for s, t in zip(y.slopes, x.slopes, strict=True)]
+            return Dual(angle, slopes)
+        return angle
+
+
+class Geometry:
+    """What the definitions call I, U, H, Hw, Hh, c², ρ², …"""
+
+    def __init__(self, pred: Sequence[Number], target: Sequence[Number]) -> None:
+        self.pred, self.target = pred, target
+        px1, py1, px2, py2 = pred
+        tx1, ty1, tx2, ty2 = target
+        self.wp, self.hp = positive(px2 - px1), positive(py2 - py1)
+        self.wt, self.ht = positive(tx2 - tx1), positive(ty2 - ty1)
+        wi = positive(minimum(px2, tx2) - maximum(px1, tx1))
+        hi = positive(minimum(py2, ty2) - maximum(py1, ty1))
+        self.inter = wi * hi
+        self.union = self.wp * self.hp + self.wt * self.ht - self.inter
+        self.iou = over(self.inter, self.union)
+        self.iou_loss = 1 - self.iou
+        xs, ys = (px1, px2, tx1, tx2), (py1, py2, ty1, ty2)
+        self.hull_w = _most(xs, maximum) - _most(xs, minimum)
+        self.hull_h = _most(ys, maximum) - _most(ys, minimum)
+        self.c2 = self.hull_w * self.hull_w + self.hull_h * self.hull_h
+        dx, dy = (px1 + px2 - tx1 - tx2) / 2, (py1 + py2 - ty1 - ty2) / 2
+        self.rho2 = dx * dx + dy * dy
+
+
+def _most(values: Sequence[Number], choose: Callable[[Number, Number], Number]) -> Number:
+    result = values[0]
+    for value in values[1:]:
+        result = choose(result, value)
+    return result
+
+
+def _differences(g: Geometry) -> list[Number]:
+    return [p - t for p, t in zip(g.pred, g.target, strict=True)]
+
+
+def l1(g: Geometry) -> Number:
+    return sum(absolute(d) for d in _differences(g))
+
+
+def l2(g: Geometry) -> Number:
+    return sum(d * d for d in _differences(g))
+
+
+def smooth_l1(g: Geometry, beta: float = 1.0) -> Number:
+    def one(d: Number) -> Number:
+        d = absolute(d)
+        return d - mpf(beta) / 2 if not exceeds(mpf(beta), d) else d * d / (2 * mpf(beta))
+
+    return sum(one(d) for d in _differences(g))
+
+
+def iou(g: Geometry) -> Number:
+    return g.iou_loss
+
+
+def log_iou(g: Geometry, floor: float = 1e-6) -> Number:
+    return -log(maximum(g.iou, mpf(floor)))
+
+
+def squared_iou(g: Geometry) -> Number:
+    return 1 - g.iou * g.iou
+
+
+def giou(g: Geometry) -> Number:
+    hull = g.hull_w * g.hull_h
+    return g.iou_loss + over(hull - g.union, hull)
+
+
+def diou(g: Geometry) -> Number:
+    return g.iou_loss + over(g.rho2, g.c2)
+
+
+def ciou(g: Geometry, gated: bool = False, differentiate_alpha: bool = False, aspect_gradient: str = "exact") -> Number:
+    theta_p, theta_t = atan2(g.wp, g.hp), atan2(g.wt, g.ht)
+    if aspect_gradient == "unit" and isinstance(g.wp, Dual):
+        w, h = value_of(g.wp), value_of(g.hp)
+        theta_p = Dual(value_of(theta_p), [h * s - w * t for s, t in zip(g.wp.slopes, g.hp.slopes, strict=True)])
+    angle = theta_t - theta_p
+    with mp.workprec(300):
+        v = angle * angle * (4 / mp.pi**2)
+        alpha = over(v, g.iou_loss + v)
+        if gated and value_of(g.iou) < 0.5:
+            alpha = mpf(0)
+        return diou(g) + (alpha if differentiate_alpha else constant(alpha)) * v
+
+
+def eiou(g: Geometry) -> Number:
+    dw, dh = g.wp - g.wt, g.hp - g.ht
+    return diou(g) + over(dw * dw, g.hull_w * g.hull_w) + over(dh * dh, g.hull_h * g.hull_h)
+
+
+def focal_eiou(g: Geometry, gamma: float = 0.5, detach_weight: bool = True) -> Number:
+    weight = power(g.iou, gamma)
+    return (constant(weight) if detach_weight else weight) * eiou(g)
+
+
+def corner_distance(g: Geometry) -> Number:
+    px1, py1, px2, py2 = g.pred
+    tx1, ty1, tx2, ty2 = g.target
+    corners = [(px1 - tx1, py1 - ty1), (px2 - tx2, py1 - ty1), (px1 - tx1, py2 - ty2), (px2 - tx2, py2 - ty2)]
+    return over(sum(length(x, y) for x, y in corners), 4 * length(g.hull_w, g.hull_h))
+
+
+def cdiou(g: Geometry, base: str = "iou", penalty_weight: float = 1.0) -> Number:
+    return LOSSES[base](g) + penalty_weight * corner_distance(g)
+
+
+LOSSES: dict[str, Callable[..., Number]] = {
+    "l1": l1,
+    "l2": l2,
+    "smooth_l1": smooth_l1,
+    "iou": iou,
+    "log_iou": log_iou,
+    "squared_iou": squared_iou,
+    "giou": giou,
+    "diou": diou,
+    "ciou": ciou,
+    "eiou": eiou,
+    "focal_eiou": focal_eiou,
+    "cdiou": cdiou,
+}
+
+
+def bits_for(pairs: Sequence[Sequence[float]]) -> int:
+    """A precision at which sums and products of up to four coordinates are exact."""
+    exponents = [math.frexp(x)[1] for pair in pairs for x in pair if x]
+    span = max(exponents, default=0) - min(exponents, default=0) + 60
+    return 4 * span + 64
+
+
+def values(variants: Sequence[tuple[str, dict[str, Any]]], pred: Sequence[float], target: Sequence[float]) -> list[mpf]:
+    """The value of each loss (name, parameters) of one pair."""
+    with mp.workprec(bits_for([pred, target])):
+        g = Geometry([mpf(x) for x in pred], [mpf(x) for x in target])
+        return [LOSSES[name](g, **parameters) for name, parameters in variants]
+
+
+def gradients(
+    variants: Sequence[tuple[str, dict[str, Any]]], pred: Sequence[float], target: Sequence[float]
+) -> list[list[tuple[mpf, mpf]]]:
+    """Per loss, the lower and upper one-sided derivative by each coordinate of pred; equal where there is no kink."""
+    with mp.workprec(bits_for([pred, target])):
+        Dual.kink_seen = False
+        units = [[mpf(i == j) for i in range(4)] for j in range(4)]
+        smooth = _slopes(variants, pred, target, units)
+        if not Dual.kink_seen:
+            return [[(s, s) for s in slopes] for slopes in smooth]
+        result: list[list[tuple[mpf, mpf]]] = [[] for _ in variants]
+        for j in range(4):
+            right = _slopes(variants, pred, target, [[mpf(i == j)] for i in range(4)])
+            left = _slopes(variants, pred, target, [[-mpf(i == j)] for i in range(4)])
+            for both, (r,), (m,) in zip(result, right, left, strict=True):
+                both.append((min(r, -m), max(r, -m)))
+        return result
+
+
+def _slopes(
+    variants: Sequence[tuple[str, dict[str, Any]]],
+    pred: Sequence[float],
+    target: Sequence[float],
+    directions: Sequence[Sequence[mpf]],
+) -> list[list[mpf]]:
+    duals = [Dual(mpf(x), slopes) for x, slopes in zip(pred, directions, strict=True)]
+    nothing = [mpf(0)] * len(directions[0])
+    g = Geometry(duals, [Dual(mpf(x), nothing) for x in target])
+    found = [LOSSES[name](g, **parameters) for name, parameters in variants]
+    return [list(x.slopes) if isinstance(x, Dual) else nothing for x in found]
