@@ -46,6 +46,7 @@ def loss_facts(loss: Loss) -> dict[str, Any]:
             name: {"default": parameter.default, "accepts": parameter.accepts}
             for name, parameter in loss.parameters.items()
         },
+        "symmetric": loss.symmetric,
         "detached": loss.detached,
         "warning": loss.warning,
         "source": loss.source,

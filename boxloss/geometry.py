@@ -3,7 +3,7 @@
 How digits are kept, without an eps anywhere:
 
 * Coordinates are first multiplied, axis by axis and pair by pair, by a power of two that brings the largest to about
-  1. That is exact, nothing overflows or underflows afterwards, and boxes times 2^k give bit-identical results.
+  2^30. That is exact, nothing overflows or underflows afterwards, and boxes times 2^k give bit-identical results.
 * What vanishes for equal boxes is a sum of non-negative products of coordinate *differences*, never a
   difference of areas.
 * A quotient near 1 is formed as 1 minus the small one, so that neither its value nor its gradient cancels.
@@ -71,7 +71,8 @@ class BoxPair:
     @_lazy
     def _scale(self) -> Tensor:
         largest = torch.maximum(_exponent_bits(self._pred).amax(0), _exponent_bits(self._target).amax(0))
-        return _reciprocal_power(largest, self._pred.dtype)
+        # Around 2^30 there is room for areas: IoU underflows before an intersection does.
+        return _reciprocal_power(largest, self._pred.dtype) * 2.0**_ROOM
 
     @_lazy
     def _edges(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -248,11 +249,12 @@ def _by_axis(boxes: Tensor) -> Tensor:
     return columns.reshape(2, 2, *columns.shape[1:]).contiguous()
 
 
-# The bits of a float's exponent, and the smallest exponent of a normal number.
+# An integer as wide as the float, the bits of the float's exponent, and their unit.
 _EXPONENT = {
     torch.float32: (torch.int32, 0x7F800000, 0x00800000),
     torch.float64: (torch.int64, 0x7FF0000000000000, 0x0010000000000000),
 }
+_ROOM = 29
 
 
 def _exponent_bits(x: Tensor) -> Tensor:
@@ -264,15 +266,15 @@ def _exponent_bits(x: Tensor) -> Tensor:
 def _reciprocal_power(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """2/2^e for numbers of magnitude 2^e, from ``_exponent_bits``: exact and finite; 0 for infinity and NaN.
 
-    Zero and subnormal numbers get the factor of the smallest normal number. Infinity * 0 is NaN, which is how a
+    Of numbers next to 0 it is held where the factor times 2^_ROOM is still finite. Infinity * 0 is NaN, which is how a
     coordinate that is not finite makes the pair's values NaN.
     """
-    _, mask, smallest = _EXPONENT[dtype]
-    return (mask - bits.clamp(min=smallest)).view(dtype)
+    _, mask, unit = _EXPONENT[dtype]
+    return (mask - bits.clamp(min=(1 + _ROOM) * unit)).view(dtype)
 
 
 def _positive(x: Tensor) -> Tensor:
-    """max(x, 0), with the derivative of x at 0: a side of no length can still grow. That of `clamp` there has varied."""
+    """max(x, 0), with the derivative of x at 0: a side of no length can still grow. `clamp` has varied in this."""
     return x.masked_fill(x < 0.0, 0.0)
 
 
@@ -294,9 +296,13 @@ def _raw_sides(box: Tensor) -> Tensor:
 
 
 def _direction(sides: Tensor) -> tuple[Tensor, Tensor]:
-    """(w, h) with a longer side of about 1, so that products neither overflow nor vanish; (0, 1) for a point."""
+    """(w, h) with a longer side of about 1, so that products neither overflow nor vanish.
+
+    That of a point is (0, 1), with zero gradient: a point has every aspect as its neighbor.
+    """
     width, height = (sides * _reciprocal_power(_exponent_bits(sides).amax(0), sides.dtype)).unbind(0)
-    return width, height.masked_fill((width == 0.0) & (height == 0.0), 1.0)
+    point = (width == 0.0) & (height == 0.0)
+    return width.masked_fill(point, 0.0), height.masked_fill(point, 1.0)
 
 
 def _turn(sides: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ def l2(g: Geometry) -> Number:
 def smooth_l1(g: Geometry, beta: float = 1.0) -> Number:
     def one(d: Number) -> Number:
         d = absolute(d)
-        return d - mpf(beta) / 2 if not exceeds(mpf(beta), d) else d * d / (2 * mpf(beta))
+        return d - mpf(beta) / 2 if beta == 0 or exceeds(d, mpf(beta)) else d * d / (2 * mpf(beta))
 
     return sum(one(d) for d in _differences(g))
 

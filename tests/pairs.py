@@ -1,4 +1,4 @@
-"""Box pairs of every kind that the promises of the library name. All are drawn in float64, then rounded to the dtype."""
+"""Box pairs of every kind that the library's promises name: drawn in float64, then rounded to the dtype."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _near(g: torch.Generator, boxes: Tensor, by: float | Tensor) -> Tensor:
 
 
 def pixels(g: torch.Generator, n: int) -> Pair:
-    """Integer and fractional pixels in an image of 2,000, off by up to 20 % of their sides; a third of them disjoint."""
+    """Integer and fractional pixels in an image of 2,000, off by up to 20 % of their sides; a third is unrelated."""
     boxes = _boxes(g, n, 2000)
     boxes[: n // 2] = boxes[: n // 2].round()
     other = _near(g, boxes, 0.2)

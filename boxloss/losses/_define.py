@@ -106,6 +106,8 @@ class Loss:
     """Both boxes times s multiply the loss by s^degree: 0 without unit, 1 a length, 2 an area."""
     lengths: tuple[str, ...]
     """Parameters that are lengths and scale with the boxes."""
+    symmetric: bool
+    """pred and target can be swapped."""
     detached: bool
     """A factor is held constant in the backward pass, so that the gradient is not the derivative of the value."""
     zero_without_overlap: bool
@@ -154,6 +156,7 @@ def define(
     bounds: tuple[float, float],
     degree: int = 0,
     lengths: tuple[str, ...] = (),
+    symmetric: bool = True,
     detached: bool = False,
     zero_without_overlap: bool = False,
     focus: Callable[..., Tensor] | None = None,
@@ -189,6 +192,7 @@ def define(
             bounds=bounds,
             degree=degree,
             lengths=lengths,
+            symmetric=symmetric,
             detached=detached,
             zero_without_overlap=zero_without_overlap,
             focus=focus,

@@ -1,0 +1,102 @@
+"""Every loss against arithmetic without rounding, on every kind of pair, in every dtype."""
+
+import boxloss
+import checks
+import exact
+import pairs
+import pytest
+import torch
+from mpmath import mp, mpf
+from variants import VARIANTS
+
+DIFFERENTIABLE = [dtype for dtype in pairs.DTYPES if dtype.is_floating_point]
+
+
+@pytest.mark.parametrize("dtype", pairs.DTYPES, ids=str)
+@pytest.mark.parametrize("kind", pairs.KINDS)
+def test_values(kind, dtype):
+    checks.check_values(boxloss, kind, dtype, 200)
+
+
+@pytest.mark.parametrize("dtype", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("kind", pairs.KINDS)
+def test_gradients(kind, dtype):
+    checks.check_gradients(boxloss, kind, dtype, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", pairs.DTYPES, ids=str)
+@pytest.mark.parametrize("kind", pairs.KINDS)
+def test_many_values(kind, dtype):
+    checks.check_values(boxloss, kind, dtype, 10_000, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("kind", pairs.KINDS)
+def test_many_gradients(kind, dtype):
+    checks.check_gradients(boxloss, kind, dtype, 1000, seed=1)
+
+
+@pytest.mark.parametrize("dtype", DIFFERENTIABLE, ids=str)
+def test_degenerate_pairs(dtype):
+    checks.check_degenerate(boxloss, dtype)
+
+
+def test_every_loss_has_a_reference():
+    assert {name for name, _ in VARIANTS} == set(exact.LOSSES) == set(boxloss.LOSSES)
+
+
+def test_the_reference_agrees_with_sums_by_hand():
+    pred, target = [0, 0, 2, 4], [0, 1, 2, 3]
+    values = dict(zip(exact.LOSSES, exact.values([(name, {}) for name in exact.LOSSES], pred, target), strict=True))
+    angle = mp.atan2(2, 2) - mp.atan2(2, 4)
+    v = 4 / mp.pi**2 * angle**2
+    eiou = 1 - mpf(4) / 8 + mpf(0) + mpf(4) / 16
+    expected = {
+        "l1": 2,
+        "l2": 2,
+        "smooth_l1": 1,
+        "iou": mpf(1) / 2,
+        "log_iou": mp.log(2),
+        "squared_iou": mpf(3) / 4,
+        "giou": mpf(1) / 2,
+        "diou": mpf(1) / 2,
+        "ciou": mpf(1) / 2 + v * v / (mpf(1) / 2 + v),
+        "eiou": eiou,
+        "focal_eiou": mp.sqrt(mpf(1) / 2) * eiou,
+        "cdiou": mpf(1) / 2 + 4 / (4 * mp.sqrt(20)),
+    }
+    for name, value in expected.items():
+        assert abs(values[name] - value) < 1e-14, name
+
+
+def test_the_reference_gradient_is_one_sided_at_a_kink():
+    # |d| of equal edges has the slopes -1 and 1; x2 is 1 too large.
+    ((x1, y1, x2, y2),) = exact.gradients([("l1", {})], [0, 0, 3, 2], [0, 0, 2, 2])
+    assert (x1, y1, x2, y2) == ((-1, 1), (-1, 1), (1, 1), (-1, 1))
+
+
+def test_the_reference_gradient_is_the_slope_of_the_reference_value():
+    pred, target, step = [1.0, 2.0, 7.0, 5.0], [2.0, 1.0, 6.0, 6.0], mpf(2) ** -100
+    variants = [v for v in VARIANTS if v[0] not in ("ciou", "focal_eiou") and v[1].get("base") != "ciou"]
+    slopes = exact.gradients(variants, pred, target)
+    for j in range(4):
+        with mp.workprec(400):
+            moved = [mpf(x) + (step if i == j else 0) for i, x in enumerate(pred)]
+            g = exact.Geometry(moved, [mpf(x) for x in target])
+            h = exact.Geometry([mpf(x) for x in pred], [mpf(x) for x in target])
+            for k, (name, parameters) in enumerate(variants):
+                slope = (exact.LOSSES[name](g, **parameters) - exact.LOSSES[name](h, **parameters)) / step
+                assert abs(slope - slopes[k][j][1]) < 1e-20, name
+
+
+@pytest.mark.parametrize("kind", pairs.KINDS)
+def test_the_kinds_are_what_they_say(kind):
+    """The generator is tested too: valid, finite boxes; the share of ordinary ones keeps the gradient test alive."""
+    pred, target = pairs.draw(kind, 300, torch.float64)
+    for boxes in (pred, target):
+        assert boxes.isfinite().all()
+        assert (boxes[:, 2:] >= boxes[:, :2]).all()
+    least = {"normalized": 200, "nearly_equal": 200, "pixels": 100, "thin": 50, "far_apart": 0}
+    assert pairs.ordinary(pred, target).sum() >= least.get(kind, 10)
