@@ -1,0 +1,154 @@
+"""Every misuse of a loss is a TypeError or ValueError that names the argument and what was expected."""
+
+import re
+
+import pytest
+import torch
+from boxloss import LOSSES, BoxLoss, GIoULoss, find_loss, giou_loss, pairwise, similarity
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+GOOD = torch.tensor([[0.0, 0, 1, 1]])
+
+
+def loss_of(name):
+    return LOSSES[name].function
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("pred", "target"), [((3, 4), (2, 4)), ((3, 4), (4,)), ((3, 4), (1, 3, 4)), ((2, 3, 4), (2, 1, 3, 4))]
+)
+def test_shapes_that_do_not_pair(name, pred, target):
+    message = rf"pred {re.escape(str(pred))} and target {re.escape(str(target))} do not pair up.*boxloss\.pairwise"
+    with pytest.raises(ValueError, match=message):
+        loss_of(name)(torch.zeros(pred), torch.zeros(target))
+
+
+@every_loss
+@pytest.mark.parametrize("shape", [(3, 5), (4, 3), (), (0,)], ids=str)
+def test_last_axis_is_not_4(name, shape):
+    with pytest.raises(ValueError, match=r"target: expected boxes of shape \(\.\.\., 4\), got " + re.escape(str(shape))):
+        loss_of(name)(GOOD, torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"pred: expected boxes of shape"):
+        loss_of(name)(torch.zeros(shape), GOOD)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.bool], ids=str)
+def test_no_real_dtype(name, dtype):
+    with pytest.raises(TypeError, match=rf"target: expected boxes of a floating or integer dtype, got {dtype}"):
+        loss_of(name)(GOOD, torch.zeros(1, 4, dtype=dtype))
+
+
+@every_loss
+def test_no_tensor(name):
+    with pytest.raises(TypeError, match=r"pred: expected a torch\.Tensor of boxes \(\.\.\., 4\), got list"):
+        loss_of(name)([[0, 0, 1, 1]], GOOD)
+
+
+@every_loss
+def test_reduction(name):
+    for reduction in ("avg", "Mean", None, 0):
+        with pytest.raises(ValueError, match="^Invalid reduction .*expected one of 'none', 'mean', 'sum'"):
+            loss_of(name)(GOOD, GOOD, reduction=reduction)
+    with pytest.raises(ValueError, match="^Invalid reduction 'avg'"):
+        BoxLoss(name, reduction="avg")
+
+
+@every_loss
+def test_unknown_parameter(name):
+    known = ", ".join(LOSSES[name].parameters) or "none"
+    for call in (
+        lambda: loss_of(name)(GOOD, GOOD, epsilon=1e-7),
+        lambda: BoxLoss(name, epsilon=1e-7),
+        lambda: pairwise(name, GOOD, GOOD, epsilon=1e-7),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}: unknown parameter 'epsilon'; its parameters: {known}$"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value", "error", "expected"),
+    [
+        ("smooth_l1", "beta", -1.0, ValueError, "a finite number >= 0"),
+        ("smooth_l1", "beta", float("nan"), ValueError, "a finite number >= 0"),
+        ("smooth_l1", "beta", "1", TypeError, "a finite number >= 0"),
+        ("log_iou", "floor", 0.0, ValueError, r"a finite number in \(0, 1\]"),
+        ("log_iou", "floor", -1e-6, ValueError, r"a finite number in \(0, 1\]"),
+        ("log_iou", "floor", 1.5, ValueError, r"a finite number in \(0, 1\]"),
+        ("ciou", "gated", 1, TypeError, "True or False"),
+        ("ciou", "aspect_gradient", "none", ValueError, "one of 'exact', 'unit'"),
+        ("ciou", "aspect_gradient", None, TypeError, "one of 'exact', 'unit'"),
+        ("focal_eiou", "gamma", -0.5, ValueError, "a finite number >= 0"),
+        ("focal_eiou", "gamma", True, TypeError, "a finite number >= 0"),
+        ("cdiou", "base", "eiou", ValueError, "one of 'iou', 'log_iou', 'giou', 'diou', 'ciou'"),
+        ("cdiou", "penalty_weight", float("inf"), ValueError, "a finite number >= 0"),
+    ],
+)
+def test_parameter_outside_its_domain(name, parameter, value, error, expected):
+    for call in (
+        lambda: loss_of(name)(GOOD, GOOD, **{parameter: value}),
+        lambda: BoxLoss(name, **{parameter: value}),
+    ):
+        with pytest.raises(error, match=f"^{parameter}: expected {expected}, got "):
+            call()
+
+
+@every_loss
+def test_weight_and_avg_factor(name):
+    pred = torch.zeros(3, 4)
+    for shape in ((3, 4), (1,), (), (3, 1), (4,)):
+        with pytest.raises(ValueError, match=r"weight: expected one number per pair, shape \(3,\), got"):
+            loss_of(name)(pred, pred, weight=torch.ones(shape))
+    with pytest.raises(TypeError, match=r"weight: expected a torch\.Tensor, one number per pair, got list"):
+        loss_of(name)(pred, pred, weight=[1, 1, 1])
+    for reduction in ("none", "sum"):
+        with pytest.raises(ValueError, match=f"avg_factor.*expected reduction 'mean' with it, got '{reduction}'"):
+            loss_of(name)(pred, pred, reduction=reduction, avg_factor=2)
+    for avg_factor in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="avg_factor: expected a number > 0, got"):
+            loss_of(name)(pred, pred, reduction="mean", avg_factor=avg_factor)
+
+
+@pytest.mark.parametrize("call", [find_loss, BoxLoss, lambda name: pairwise(name, GOOD, GOOD)])
+def test_unknown_loss(call):
+    with pytest.raises(ValueError, match=r"^no loss named 'guou'; did you mean 'giou'\?$"):
+        call("guou")
+    with pytest.raises(ValueError, match=r"^no loss named 'zzz'; known: l1, l2, "):
+        call("zzz")
+
+
+def test_module_options():
+    with pytest.raises(ValueError, match="box_format: unknown box format 'yxyx'; expected one of xyxy, xywh, cxcywh"):
+        BoxLoss("giou", box_format="yxyx")
+    with pytest.raises(ValueError, match="normalize_weight: 'giou' has no weight per pair"):
+        GIoULoss(normalize_weight=True)
+    with pytest.raises(ValueError, match="normalize_weight is a mean: expected reduction 'mean' with it, got 'sum'"):
+        BoxLoss("focal_eiou", normalize_weight=True, reduction="sum")
+    with pytest.raises(ValueError, match="avg_factor: normalize_weight divides by the sum of weights"):
+        BoxLoss("focal_eiou", normalize_weight=True)(GOOD, GOOD, avg_factor=2)
+    for gain in (float("nan"), "2", True):
+        with pytest.raises(ValueError, match="gain: expected a finite number"):
+            BoxLoss("giou", gain=gain)
+    with pytest.raises(ValueError, match="avg_factor.*got 'sum'"):
+        BoxLoss("giou", reduction="sum")(GOOD, GOOD, avg_factor=3)
+
+
+def test_pairwise():
+    for a, b in (((3, 4), (4,)), ((4,), (4,)), ((2, 3, 4), (3, 4)), ((2, 3, 4), (3, 3, 4))):
+        with pytest.raises(ValueError, match=r"expected \(\.\.\., N, 4\) and \(\.\.\., M, 4\)"):
+            pairwise("giou", torch.zeros(a), torch.zeros(b))
+    with pytest.raises(ValueError, match=r"b: expected boxes of shape \(\.\.\., 4\), got \(3, 5\)"):
+        pairwise("giou", torch.zeros(3, 4), torch.zeros(3, 5))
+    with pytest.raises(TypeError, match="pairwise takes the loss's own parameters only, got reduction"):
+        pairwise("giou", GOOD, GOOD, reduction="mean")
+
+
+def test_similarity_of_an_unbounded_loss():
+    with pytest.raises(ValueError, match="'l1' has no upper bound and so no similarity; expected one of iou, squared_iou"):
+        similarity("l1", GOOD, GOOD)
+
+
+def test_positional_parameters_are_refused():
+    with pytest.raises(TypeError):
+        giou_loss(GOOD, GOOD, "mean")

@@ -1,0 +1,156 @@
+"""Reductions, modules and the normalizer across ranks."""
+
+from __future__ import annotations
+
+import inspect
+
+import boxloss
+import pairs
+import pytest
+import torch
+import torch.multiprocessing
+from boxloss import LOSSES, BoxLoss, boxes, eiou_loss, focal_eiou_loss, iou_loss
+
+
+@pytest.fixture
+def batch():
+    return pairs.draw("pixels", 10, torch.float32)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_reductions(name, batch):
+    function = LOSSES[name].function
+    each = function(*batch)
+    weight = torch.linspace(0, 2, 10)
+    assert torch.equal(function(*batch, reduction="sum"), each.sum())
+    assert torch.equal(function(*batch, reduction="mean"), each.sum() / 10)
+    assert torch.equal(function(*batch, weight=weight), each * weight)
+    assert torch.equal(function(*batch, weight=weight, reduction="sum"), (each * weight).sum())
+    assert torch.equal(function(*batch, weight=weight, reduction="mean"), (each * weight).sum() / 10)
+    assert torch.equal(function(*batch, weight=weight, reduction="mean", avg_factor=4), (each * weight).sum() / 4)
+    factor = torch.tensor(2.5)
+    assert torch.equal(function(*batch, reduction="mean", avg_factor=factor), each.sum() / 2.5)
+    assert function(*batch, weight=weight.double()).dtype == torch.float32
+
+
+def test_every_loss_has_a_named_class(batch):
+    named = {
+        cls._loss: cls
+        for _, cls in inspect.getmembers(boxloss, inspect.isclass)
+        if issubclass(cls, BoxLoss) and cls is not BoxLoss
+    }
+    assert set(named) == set(LOSSES)
+    for name, cls in named.items():
+        assert torch.equal(cls(reduction="sum")(*batch), LOSSES[name].function(*batch, reduction="sum"))
+        assert repr(cls()) == f"{cls.__name__}(box_format='xyxy', reduction='mean', gain=1.0)"
+        assert name in cls.__doc__
+
+
+@pytest.mark.parametrize("box_format", ["xywh", "cxcywh"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_box_format(box_format, dtype, batch):
+    pred, target = (boxes.convert(b, "xyxy", box_format).to(dtype) for b in batch)
+    expected = eiou_loss(boxes.convert(pred, box_format, "xyxy"), boxes.convert(target, box_format, "xyxy"))
+    assert torch.equal(BoxLoss("eiou", box_format=box_format, reduction="none")(pred, target), expected)
+
+
+def test_weight_and_avg_factor_reach_the_loss(batch):
+    weight = torch.linspace(0, 2, 10)
+    module = BoxLoss("ciou", gain=3)
+    expected = 3 * LOSSES["ciou"].function(*batch, reduction="mean", weight=weight, avg_factor=7.0)
+    assert torch.equal(module(*batch, weight, 7.0), expected)
+    assert torch.equal(module(*batch, weight=weight, avg_factor=7.0), expected)
+
+
+def test_normalized_weight(batch):
+    """Σ W L / Σ W with W = IoU^γ held constant, as the paper's batch form has it."""
+    pred, target = batch
+    pred.requires_grad_()
+    w = (1 - iou_loss(pred, target)).detach() ** 0.5
+    weight = torch.linspace(0.5, 2, 10)
+    for given, factor in ((None, 1.0), (weight, weight)):
+        expected = (factor * w * eiou_loss(pred, target)).sum() / (factor * w).sum()
+        got = BoxLoss("focal_eiou", normalize_weight=True)(pred, target, given)
+        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(torch.autograd.grad(got, pred), torch.autograd.grad(expected, pred))
+    assert "normalize_weight=True" in repr(BoxLoss("focal_eiou", normalize_weight=True, gamma=1.0))
+
+
+def test_normalized_weight_where_every_weight_is_zero():
+    pred = torch.tensor([[0.0, 0, 1, 1]], requires_grad=True)
+    for target in (torch.tensor([[5.0, 5, 6, 6]]), torch.zeros(0, 4)):
+        loss = BoxLoss("focal_eiou", normalize_weight=True)(pred[: len(target)], target)
+        (gradient,) = torch.autograd.grad(loss, pred)
+        assert loss.item() == 0
+        assert (gradient == 0).all()
+
+
+def _rank(rank, address, results):
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    pred, target = (boxes[[0, 3, 0][rank] : [3, 10][rank]] for boxes in pairs.draw("normalized", 10, torch.float64))
+    pred = pred.requires_grad_()
+    loss = BoxLoss("focal_eiou", normalize_weight=True)(pred, target)
+    loss.backward()
+    results[rank] = (loss.item(), pred.grad)
+    torch.distributed.destroy_process_group()
+
+
+def test_normalized_weight_across_ranks(tmp_path):
+    """The mean over the ranks, which is what DistributedDataParallel forms, is the loss of the whole batch."""
+    manager = torch.multiprocessing.get_context("spawn").Manager()
+    results = manager.dict()
+    torch.multiprocessing.spawn(_rank, (f"file://{tmp_path}/store", results), nprocs=2)
+    pred, target = pairs.draw("normalized", 10, torch.float64)
+    pred.requires_grad_()
+    whole = BoxLoss("focal_eiou", normalize_weight=True)(pred, target)
+    whole.backward()
+    assert (results[0][0] + results[1][0]) / 2 == pytest.approx(whole.item(), rel=1e-14)
+    torch.testing.assert_close(torch.cat((results[0][1], results[1][1])) / 2, pred.grad, rtol=1e-12, atol=1e-16)
+    manager.shutdown()
+
+
+def test_focal_eiou_is_blind_where_boxes_lie_apart():
+    pred = torch.tensor([[0.0, 0, 1, 1]], requires_grad=True)
+    target = torch.tensor([[5.0, 5, 6, 6]])
+    for options in ({}, {"detach_weight": False}):
+        loss = focal_eiou_loss(pred, target, **options)
+        loss.sum().backward()
+        assert loss.item() == 0
+        assert (pred.grad == 0).all()
+    assert LOSSES["focal_eiou"].warning.startswith("0, with zero gradient")
+
+
+def test_similarity_and_cdiou(batch):
+    pred, target = batch
+    for name in ("iou", "giou", "diou", "ciou"):
+        assert torch.equal(boxloss.similarity(name, pred, target), 1 - LOSSES[name].function(pred, target))
+    gated = boxloss.similarity("ciou", pred, target, gated=True)
+    assert torch.equal(gated, 1 - boxloss.ciou_loss(pred, target, gated=True))
+    d = boxloss.cdiou_loss(pred, target) - iou_loss(pred, target)
+    torch.testing.assert_close(boxloss.cdiou(pred, target, lam=0.5), 1 - iou_loss(pred, target) + 0.5 * (1 - d))
+    assert (boxloss.cdiou(pred, pred) == 1.001).all()
+
+
+def test_ciou_gate_and_alpha():
+    target = torch.tensor([[0.0, 0, 2, 2]], dtype=torch.float64)
+    near, far = torch.tensor([[[0.0, 0, 2, 3]], [[0.0, 0, 2, 8]]], dtype=torch.float64)  # IoU 2/3 and 1/4
+    assert torch.equal(boxloss.ciou_loss(near, target, gated=True), boxloss.ciou_loss(near, target))
+    assert torch.equal(boxloss.ciou_loss(far, target, gated=True), boxloss.diou_loss(far, target))
+    near.requires_grad_()
+    slopes = [
+        torch.autograd.grad(boxloss.ciou_loss(near, target, differentiate_alpha=flag).sum(), near)[0]
+        for flag in (False, True)
+    ]
+    assert not torch.allclose(*slopes)
+
+
+def test_unit_aspect_gradient_is_the_exact_one_times_the_squared_diagonal():
+    pred = torch.tensor([[0.0, 0, 3, 4]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[0.0, 0, 4, 4]], dtype=torch.float64)
+    values, slopes = [], []
+    for kind in ("exact", "unit"):
+        value = boxloss.ciou_loss(pred, target, aspect_gradient=kind) - boxloss.diou_loss(pred, target)
+        values.append(value.detach())
+        slopes.append(torch.autograd.grad(value.sum(), pred)[0])
+    assert torch.equal(*values)
+    torch.testing.assert_close(slopes[1], 25 * slopes[0])  # w² + h² = 9 + 16
