@@ -229,9 +229,9 @@ class BoxPair:
     @_lazy
     def angle(self) -> Tensor:
         """θt − θp, θ = atan2(w, h), in [−π/2, π/2]. An empty box of no length has the angle 0."""
-        pred_width, pred_height = _direction(_raw_sides(self._pred))
-        target_width, target_height = _direction(_raw_sides(self._target))
-        # The angle between two directions does not cancel, as the difference of two angles would.
+        pred_width, pred_height = _direction(self._pred)
+        target_width, target_height = _direction(self._target)
+        # The angle between two directions: one atan2 instead of two, and no cancellation where the sides are exact.
         return torch.atan2(
             target_width * pred_height - pred_width * target_height,
             pred_height * target_height + pred_width * target_width,
@@ -240,7 +240,7 @@ class BoxPair:
     @_lazy
     def angle_with_unit_gradient(self) -> Tensor:
         """θt − θp, with the factor 1/(w² + h²) of its derivatives by w and h replaced by 1."""
-        return self.angle.detach() + _turn(_raw_sides(self._target)) - _turn(_raw_sides(self._pred))
+        return self.angle.detach() + _turn(self._target) - _turn(self._pred)
 
 
 def _by_axis(boxes: Tensor) -> Tensor:
@@ -289,25 +289,28 @@ def _length(x: Tensor, y: Tensor) -> Tensor:
     return torch.hypot(x.masked_fill(origin, 1.0), y).masked_fill(origin, 0.0)
 
 
-def _raw_sides(box: Tensor) -> Tensor:
-    """Sides in the unit of the boxes: a tiny box's aspect survives beside a huge one. Longest: the largest number."""
+def _sides(box: Tensor) -> Tensor:
     low, high = box.unbind(0)
-    return _positive(high - low).clamp(max=torch.finfo(box.dtype).max)
+    return _positive(high - low)
 
 
-def _direction(sides: Tensor) -> tuple[Tensor, Tensor]:
-    """(w, h) with a longer side of about 1, so that products neither overflow nor vanish.
+def _direction(box: Tensor) -> tuple[Tensor, Tensor]:
+    """(w, h) of a box, with a longer side of about 1, so that products neither overflow nor vanish.
 
-    That of a point is (0, 1), with zero gradient: a point has every aspect as its neighbor.
+    From the coordinates as they are: a tiny box keeps its aspect beside a huge one. That of a point is (0, 1), with
+    zero gradient: a point has every aspect as its neighbor.
     """
-    width, height = (sides * _reciprocal_power(_exponent_bits(sides).amax(0), sides.dtype)).unbind(0)
+    _, mask, unit = _EXPONENT[box.dtype]
+    huge = _exponent_bits(box).amax((0, 1)) >= mask - 2 * unit
+    sides = _sides(box * (1.0 - 0.5 * huge.to(box.dtype)))  # halved where a difference could overflow
+    width, height = (sides * _reciprocal_power(_exponent_bits(sides).amax(0), box.dtype)).unbind(0)
     point = (width == 0.0) & (height == 0.0)
     return width.masked_fill(point, 0.0), height.masked_fill(point, 1.0)
 
 
-def _turn(sides: Tensor) -> Tensor:
+def _turn(box: Tensor) -> Tensor:
     """0, with the derivatives h by w and −w by h."""
-    width, height = sides.unbind(0)
+    width, height = _sides(box).clamp(max=torch.finfo(box.dtype).max).unbind(0)
     return height.detach() * (width - width.detach()) - width.detach() * (height - height.detach())
 
 

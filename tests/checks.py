@@ -171,6 +171,16 @@ def check_degenerate(package: ModuleType, dtype: torch.dtype) -> None:
             assert package.LOSSES[variant[0]].degree or gradient[i].abs().max() < 1e5, where
 
 
+def check_collapsed(package: ModuleType) -> None:
+    """A prediction that has collapsed to a line inside its target can still grow."""
+    pred, target = torch.tensor([2.0, 5, 8, 5]), torch.tensor([0.0, 0, 10, 10])
+    flat = ("squared_iou", "log_iou", "focal_eiou")  # their exact slope is 0 at IoU 0
+    for variant in VARIANTS:
+        if variant[0] not in flat and variant[1].get("base") != "log_iou":
+            _, gradient = value_and_gradient(package, variant, pred, target)
+            assert gradient[3] < 0, label(variant)
+
+
 def check_scale(package: ModuleType) -> None:
     """Boxes times a power of two: dimensionless losses to the bit, the others times the power of their unit."""
     for kind in pairs.KINDS:
@@ -202,3 +212,28 @@ def check_not_finite(package: ModuleType) -> None:
                 others = torch.arange(1000) != 500
                 assert torch.equal(got[others], value[others]), label(variant)
                 assert torch.equal(slope[others], gradient[others]), label(variant)
+
+
+def check_extremes(package: ModuleType) -> None:
+    """Values at the ends of float32 and gradients of pairs that hardly overlap: exact, and no NaN."""
+    tiny, huge = 2.0**-149, 3e38
+    rows = [
+        ([0, 0, tiny, tiny], [0, 0, tiny, tiny]),
+        ([0, 0, 2 * tiny, 1], [0, 0, tiny, 1]),
+        ([-huge, -huge, huge, huge], [-huge, -huge, huge, huge / 2]),
+        ([-huge, 0, huge, 1e-30], [0, 0, huge, 1e-30]),
+        ([0, 0, 1e30, 1e-30], [0, 0, 1e30, 1e-30]),
+        ([0, 0, 1e-25, 1], [1e-26, 0, 1e-25, 1]),
+        ([0, 0, 1, 1], [1e-25, 0, 1, 1]),
+        ([0, 0, 1e-20, 1], [0, 0, 1, 1e-18]),
+        ([0, 0, 1e-35, 1e-35], [0, 0, 1e30, 1e30]),
+        ([1e30, 1e30, 1e30, 1e30], [1e30, 1e30, 1e30, 1e30]),
+    ]
+    pred, target = (torch.tensor(boxes, dtype=torch.float32) for boxes in zip(*rows, strict=True))
+    exactly = [exact.values(VARIANTS, p, t) for p, t in zip(pred.tolist(), target.tolist(), strict=True)]
+    for k, variant in enumerate(VARIANTS):
+        value, gradient = value_and_gradient(package, variant, pred, target)
+        assert not gradient.isnan().any(), f"{label(variant)}: {gradient}"
+        for i, values in enumerate(exactly):
+            if variant[0] != "focal_eiou" or values[0] < 1e30:  # IoU below the smallest normal number
+                check_value(value[i].item(), values[k], torch.float32, variant, pred[i], target[i])

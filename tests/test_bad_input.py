@@ -27,7 +27,9 @@ def test_shapes_that_do_not_pair(name, pred, target):
 @every_loss
 @pytest.mark.parametrize("shape", [(3, 5), (4, 3), (), (0,)], ids=str)
 def test_last_axis_is_not_4(name, shape):
-    with pytest.raises(ValueError, match=r"target: expected boxes of shape \(\.\.\., 4\), got " + re.escape(str(shape))):
+    with pytest.raises(
+        ValueError, match=r"target: expected boxes of shape \(\.\.\., 4\), got " + re.escape(str(shape))
+    ):
         loss_of(name)(GOOD, torch.zeros(shape))
     with pytest.raises(ValueError, match=r"pred: expected boxes of shape"):
         loss_of(name)(torch.zeros(shape), GOOD)
@@ -145,7 +147,9 @@ def test_pairwise():
 
 
 def test_similarity_of_an_unbounded_loss():
-    with pytest.raises(ValueError, match="'l1' has no upper bound and so no similarity; expected one of iou, squared_iou"):
+    with pytest.raises(
+        ValueError, match="'l1' has no upper bound and so no similarity; expected one of iou, squared_iou"
+    ):
         similarity("l1", GOOD, GOOD)
 
 

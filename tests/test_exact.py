@@ -43,6 +43,10 @@ def test_degenerate_pairs(dtype):
     checks.check_degenerate(boxloss, dtype)
 
 
+def test_a_collapsed_box_can_grow():
+    checks.check_collapsed(boxloss)
+
+
 def test_every_loss_has_a_reference():
     assert {name for name, _ in VARIANTS} == set(exact.LOSSES) == set(boxloss.LOSSES)
 

@@ -169,9 +169,7 @@ def test_the_detached_fact(name):
     """Where nothing is held constant by default, the gradient is the derivative of the value; elsewhere it is not."""
     pred, target = pairs.draw("normalized", 4, torch.float64)
     pred.requires_grad_()
-    right = torch.autograd.gradcheck(
-        lambda p: LOSSES[name].function(p, target), (pred,), raise_exception=False
-    )
+    right = torch.autograd.gradcheck(lambda p: LOSSES[name].function(p, target), (pred,), raise_exception=False)
     assert right is not LOSSES[name].detached
 
 
