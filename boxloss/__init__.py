@@ -2,6 +2,7 @@
 
 from . import boxes
 from ._version import __version__
+from .boxes import validate_boxes
 from .losses import (
     LOSSES,
     Loss,
@@ -74,4 +75,5 @@ __all__ = [
     "similarity",
     "smooth_l1_loss",
     "squared_iou_loss",
+    "validate_boxes",
 ]

@@ -13,7 +13,8 @@ from . import LOSSES, Loss, __version__
 
 LEGEND = (
     "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
-    " diagonal; ρ: distance of the centers; d, dw, dh: differences of coordinates and sides; θ = atan2(w, h);"
+    " diagonal; ρ: distance of the centers; d, dw, dh: differences of coordinates and sides;"
+    " AE, …: distances of corresponding corners; θ = atan2(w, h);"
     " p, t: prediction, target."
 )
 

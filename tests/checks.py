@@ -1,4 +1,4 @@
-"""What must hold of the losses, as functions of the package under test: the tests run them on boxloss, and on mutants."""
+"""What must hold of the losses, as functions of the package under test: run on boxloss, and on mutants of it."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+
 from boxloss import LOSSES, BoxLoss, GIoULoss, find_loss, giou_loss, pairwise, similarity
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -51,9 +52,9 @@ def test_no_tensor(name):
 @every_loss
 def test_reduction(name):
     for reduction in ("avg", "Mean", None, 0):
-        with pytest.raises(ValueError, match="^Invalid reduction .*expected one of 'none', 'mean', 'sum'"):
+        with pytest.raises(ValueError, match=r"^Invalid reduction .*expected one of 'none', 'mean', 'sum'"):
             loss_of(name)(GOOD, GOOD, reduction=reduction)
-    with pytest.raises(ValueError, match="^Invalid reduction 'avg'"):
+    with pytest.raises(ValueError, match=r"^Invalid reduction 'avg'"):
         BoxLoss(name, reduction="avg")
 
 
@@ -105,7 +106,7 @@ def test_weight_and_avg_factor(name):
     with pytest.raises(TypeError, match=r"weight: expected a torch\.Tensor, one number per pair, got list"):
         loss_of(name)(pred, pred, weight=[1, 1, 1])
     for reduction in ("none", "sum"):
-        with pytest.raises(ValueError, match=f"avg_factor.*expected reduction 'mean' with it, got '{reduction}'"):
+        with pytest.raises(ValueError, match=rf"avg_factor.*expected reduction 'mean' with it, got '{reduction}'"):
             loss_of(name)(pred, pred, reduction=reduction, avg_factor=2)
     for avg_factor in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="avg_factor: expected a number > 0, got"):
@@ -132,7 +133,7 @@ def test_module_options():
     for gain in (float("nan"), "2", True):
         with pytest.raises(ValueError, match="gain: expected a finite number"):
             BoxLoss("giou", gain=gain)
-    with pytest.raises(ValueError, match="avg_factor.*got 'sum'"):
+    with pytest.raises(ValueError, match=r"avg_factor.*got 'sum'"):
         BoxLoss("giou", reduction="sum")(GOOD, GOOD, avg_factor=3)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 
-import boxloss
 import checks
 import exact
 import pairs
 import pytest
 import torch
-from boxloss import LOSSES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
 from variants import VARIANTS, Variant, label, ulp_limit
+
+import boxloss
+from boxloss import LOSSES
 
 N = 250_000  # of each of four dtypes
 INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from boxloss import boxes
 
 NAN, INF = float("nan"), float("inf")

@@ -1,6 +1,5 @@
 """Every loss against arithmetic without rounding, on every kind of pair, in every dtype."""
 
-import boxloss
 import checks
 import exact
 import pairs
@@ -8,6 +7,8 @@ import pytest
 import torch
 from mpmath import mp, mpf
 from variants import VARIANTS
+
+import boxloss
 
 DIFFERENTIABLE = [dtype for dtype in pairs.DTYPES if dtype.is_floating_point]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 
-import boxloss
 import checks
 import pairs
 import pytest
 import torch
-from boxloss import LOSSES, BoxLoss, pairwise
 from variants import VARIANTS, is_derivative, label, parameters_scaled
+
+import boxloss
+from boxloss import LOSSES, BoxLoss, pairwise
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=label)
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 
-import boxloss
 import pairs
 import pytest
 import torch
 import torch.multiprocessing
+
+import boxloss
 from boxloss import LOSSES, BoxLoss, boxes, eiou_loss, focal_eiou_loss, iou_loss
 
 

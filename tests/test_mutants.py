@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import boxloss
 import checks
 import pairs
 import pytest
 import torch
+
+import boxloss
 
 SOURCE = Path(boxloss.__file__).parent
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pairs
 import pytest
 import torch
+
 from boxloss import LOSSES, giou_loss, pairwise
 from boxloss.losses import _pairwise
 

@@ -1,6 +1,6 @@
 """The box-regression losses, by family: the family says which geometry a formula uses."""
 
-from ._define import LOSSES, Loss, LossFunction, define, find_loss, similarity
+from ._define import LOSSES, Loss, LossFunction, NonNegative, UpToOne, define, find_loss, similarity
 from ._pairwise import pairwise
 
 # The order of the families is the order of LOSSES and of every table.
@@ -15,6 +15,8 @@ __all__ = [
     "LOSSES",
     "Loss",
     "LossFunction",
+    "NonNegative",
+    "UpToOne",
     "cdiou",
     "cdiou_loss",
     "ciou_loss",

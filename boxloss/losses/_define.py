@@ -70,6 +70,8 @@ class Parameter:
 
     @property
     def accepts(self) -> str:
+        if self.kind is Any:
+            return "anything"
         if typing.get_origin(self.kind) is Literal:
             return "one of " + ", ".join(map(repr, typing.get_args(self.kind)))
         if self.kind is bool:
@@ -77,6 +79,8 @@ class Parameter:
         return "a finite number" + (f" {self.domain.text}" if self.domain else "")
 
     def check(self, value: Any) -> None:
+        if self.kind is Any:
+            return
         if typing.get_origin(self.kind) is Literal:
             right_type, right_value = isinstance(value, str), value in typing.get_args(self.kind)
         elif self.kind is bool:
@@ -128,7 +132,7 @@ class Loss:
     @property
     def definition(self) -> str:
         """The formula as text: the docstring's second paragraph."""
-        return " ".join(self._paragraphs[1].split())
+        return " ".join("".join(self._paragraphs[1:2]).split())
 
     @property
     def _paragraphs(self) -> list[str]:
@@ -208,8 +212,9 @@ def _own_parameters(formula: Callable[..., Tensor]) -> dict[str, Parameter]:
     kinds = typing.get_type_hints(formula, include_extras=True)
     own: dict[str, Parameter] = {}
     for name, parameter in list(inspect.signature(formula).parameters.items())[1:]:
-        domains = getattr(kinds[name], "__metadata__", ())
-        own[name] = Parameter(name, parameter.default, kinds[name], domains[0] if domains else None)
+        kind = kinds.get(name, Any)
+        domains = getattr(kind, "__metadata__", ())
+        own[name] = Parameter(name, parameter.default, kind, domains[0] if domains else None)
     return own
 
 

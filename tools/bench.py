@@ -1,0 +1,102 @@
+"""Times of the losses beside torchvision's, forward and backward, on this machine's CPU.
+
+Medians of runs in which all functions take turns, so that a busy moment meets them all; the ratio is the one to quote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torchvision.ops
+from torch import Tensor
+
+from boxloss import LOSSES, pairwise
+
+PEERS = {
+    "giou": torchvision.ops.generalized_box_iou_loss,
+    "diou": torchvision.ops.distance_box_iou_loss,
+    "ciou": torchvision.ops.complete_box_iou_loss,
+}
+PAIRWISE_PEERS = {
+    "iou": torchvision.ops.box_iou,
+    "giou": torchvision.ops.generalized_box_iou,
+    "ciou": torchvision.ops.complete_box_iou,
+}
+
+
+def draw(n: int, seed: int = 0) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    low = torch.rand(n, 2, generator=g) * 500
+    return torch.cat((low, low + 5 + torch.rand(n, 2, generator=g) * 200), 1)
+
+
+def near(boxes: Tensor) -> Tensor:
+    g = torch.Generator().manual_seed(1)
+    return boxes + torch.rand(boxes.shape, generator=g) * 4 - 2
+
+
+def step(function: Callable[[Tensor, Tensor], Tensor], pred: Tensor, target: Tensor) -> Callable[[], None]:
+    pred = pred.clone().requires_grad_()
+
+    def run() -> None:
+        pred.grad = None
+        function(pred, target).sum().backward()
+
+    return run
+
+
+def medians(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Median seconds of each, of runs taken in turn for about ``seconds`` in all."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop or len(next(iter(times.values()))) < 5:
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def elementwise(n: int, seconds: float) -> None:
+    pred = draw(n)
+    target = near(pred)
+    runs: dict[str, Callable[[], object]] = {name: step(loss.function, pred, target) for name, loss in LOSSES.items()}
+    runs |= {f"torchvision {name}": step(peer, pred, target) for name, peer in PEERS.items()}
+    found = medians(runs, seconds)
+    print(f"\n{n:,} pairs, forward + backward, float32\n{'loss':12} {'µs':>9} {'ns/pair':>9} {'torchvision':>12} ratio")
+    for name in LOSSES:
+        peer = found.get(f"torchvision {name}")
+        beside = f"{peer * 1e6:12.0f} {found[name] / peer:5.2f}" if peer else ""
+        print(f"{name:12} {found[name] * 1e6:9.0f} {found[name] / n * 1e9:9.1f} {beside}")
+
+
+def matrices(n: int, m: int, seconds: float) -> None:
+    a, b = draw(n), draw(m, seed=1)
+    runs: dict[str, Callable[[], object]] = {name: lambda name=name: pairwise(name, a, b) for name in PAIRWISE_PEERS}
+    runs |= {f"torchvision {name}": lambda peer=peer: peer(a, b) for name, peer in PAIRWISE_PEERS.items()}
+    found = medians(runs, seconds)
+    print(f"\npairwise {n:,} × {m:,}, forward, float32\n{'loss':12} {'ms':>9} {'ns/pair':>9} {'torchvision':>12} ratio")
+    for name in PAIRWISE_PEERS:
+        peer = found[f"torchvision {name}"]
+        ns = found[name] / (n * m) * 1e9
+        print(f"{name:12} {found[name] * 1e3:9.1f} {ns:9.1f} {peer * 1e3:12.1f} {found[name] / peer:5.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=15, help="per table")
+    seconds = parser.parse_args().seconds
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
+    for n in (1_000, 100_000):
+        elementwise(n, seconds)
+    matrices(2_000, 300, seconds)
+
+
+if __name__ == "__main__":
+    main()
