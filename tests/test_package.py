@@ -78,9 +78,10 @@ def test_public_names():
 def test_import_needs_nothing_but_torch_and_no_network():
     program = """
 import socket, sys
-socket.socket = None
-import boxloss
-print(*sorted({"torchvision", "numpy.testing", "pycocotools", "matplotlib", "jsonargparse"} & set(sys.modules)))
+def refuse(*_): raise SystemExit("a connection was tried")
+socket.socket.connect = socket.create_connection = refuse
+import boxloss, boxloss.cli
+print(*sorted({"torchvision", "pycocotools", "matplotlib", "jsonargparse"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
