@@ -72,7 +72,7 @@ class BoxPair:
     def _scale(self) -> Tensor:
         largest = torch.maximum(_exponent_bits(self._pred).amax(0), _exponent_bits(self._target).amax(0))
         # Around 2^30 there is room for areas: IoU underflows before an intersection does.
-        return _reciprocal_power(largest, self._pred.dtype) * 2.0**_ROOM
+        return _reciprocal_power(largest, self._pred.dtype, room=29) * 2.0**29
 
     @_lazy
     def _edges(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -254,7 +254,6 @@ _EXPONENT = {
     torch.float32: (torch.int32, 0x7F800000, 0x00800000),
     torch.float64: (torch.int64, 0x7FF0000000000000, 0x0010000000000000),
 }
-_ROOM = 29
 
 
 def _exponent_bits(x: Tensor) -> Tensor:
@@ -263,14 +262,14 @@ def _exponent_bits(x: Tensor) -> Tensor:
     return x.detach().view(integer) & mask
 
 
-def _reciprocal_power(bits: Tensor, dtype: torch.dtype) -> Tensor:
+def _reciprocal_power(bits: Tensor, dtype: torch.dtype, room: int = 0) -> Tensor:
     """2/2^e for numbers of magnitude 2^e, from ``_exponent_bits``: exact and finite; 0 for infinity and NaN.
 
-    Of numbers next to 0 it is held where the factor times 2^_ROOM is still finite. Infinity * 0 is NaN, which is how a
+    Of numbers next to 0 it is held where the factor times 2^room is still finite. Infinity * 0 is NaN, which is how a
     coordinate that is not finite makes the pair's values NaN.
     """
     _, mask, unit = _EXPONENT[dtype]
-    return (mask - bits.clamp(min=(1 + _ROOM) * unit)).view(dtype)
+    return (mask - bits.clamp(min=(1 + room) * unit)).view(dtype)
 
 
 def _positive(x: Tensor) -> Tensor:

@@ -228,6 +228,7 @@ def check_extremes(package: ModuleType) -> None:
         ([0, 0, 1e-20, 1], [0, 0, 1, 1e-18]),
         ([0, 0, 1e-35, 1e-35], [0, 0, 1e30, 1e30]),
         ([1e30, 1e30, 1e30, 1e30], [1e30, 1e30, 1e30, 1e30]),
+        ([0, -50 * tiny, 0, 0], [0, -50 * tiny, 0, 0]),
     ]
     pred, target = (torch.tensor(boxes, dtype=torch.float32) for boxes in zip(*rows, strict=True))
     exactly = [exact.values(VARIANTS, p, t) for p, t in zip(pred.tolist(), target.tolist(), strict=True)]

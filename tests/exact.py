@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mpmath import mp, mpf
 
@@ -19,7 +19,8 @@ Number = Any  # mpf or Dual
 class Dual:
     """A value and its slopes in some directions. Equal values are compared by their slopes: just beside the point."""
 
-    kink_seen = False
+    kinks: ClassVar[set[int]] = set()
+    """The directions in which equal values were seen to part."""
 
     def __init__(self, value: mpf, slopes: Sequence[mpf]) -> None:
         self.value = value
@@ -62,7 +63,7 @@ class Dual:
         if rest.value == 0:
             if len(rest.slopes) == 1:
                 return bool(rest.slopes[0] > 0)
-            Dual.kink_seen = Dual.kink_seen or any(s != 0 for s in rest.slopes)
+            Dual.kinks |= {j for j, slope in enumerate(rest.slopes) if slope != 0}
         return bool(rest.value > 0)
 
 
@@ -115,9 +116,9 @@ def length(x: Number, y: Number) -> Number:
         return _function(square, mp.sqrt, lambda _, root: 1 / (2 * root))
     if not isinstance(square, Dual):
         return mpf(0)
-    if len(square.slopes) > 1:
-        Dual.kink_seen = True
-    return Dual(mpf(0), [mp.sqrt(s * s + t * t) for s, t in zip(x.slopes, y.slopes, strict=True)])
+    slopes = [mp.sqrt(s * s + t * t) for s, t in zip(x.slopes, y.slopes, strict=True)]
+    Dual.kinks |= {j for j, slope in enumerate(slopes) if slope != 0}
+    return Dual(mpf(0), slopes)
 
 
 def log(x: Number) -> Number:
@@ -284,17 +285,14 @@ def gradients(
 ) -> list[list[tuple[mpf, mpf]]]:
     """Per loss, the lower and upper one-sided derivative by each coordinate of pred; equal where there is no kink."""
     with mp.workprec(bits_for([pred, target])):
-        Dual.kink_seen = False
+        Dual.kinks = set()
         units = [[mpf(i == j) for i in range(4)] for j in range(4)]
-        smooth = _slopes(variants, pred, target, units)
-        if not Dual.kink_seen:
-            return [[(s, s) for s in slopes] for slopes in smooth]
-        result: list[list[tuple[mpf, mpf]]] = [[] for _ in variants]
-        for j in range(4):
+        result = [[(s, s) for s in slopes] for slopes in _slopes(variants, pred, target, units)]
+        for j in sorted(Dual.kinks):
             right = _slopes(variants, pred, target, [[mpf(i == j)] for i in range(4)])
             left = _slopes(variants, pred, target, [[-mpf(i == j)] for i in range(4)])
             for both, (r,), (m,) in zip(result, right, left, strict=True):
-                both.append((min(r, -m), max(r, -m)))
+                both[j] = min(r, -m), max(r, -m)
         return result
 
 

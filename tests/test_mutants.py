@@ -23,7 +23,7 @@ SOURCE = Path(boxloss.__file__).parent
 MUTANTS = {
     # the geometry
     "no eps: an eps added to the union": ("geometry.py", "ratio(part, union)", "ratio(part, union + 1e-7 * 2.0**58)"),
-    "scale by a power of two lost": ("geometry.py", "* 2.0**_ROOM", "* 0.0 + 1.0"),
+    "scale by a power of two lost": ("geometry.py", "* 2.0**29", "* 0.0 + 1.0"),
     "scale shared by both axes": ("geometry.py", "_exponent_bits(self._target).amax(0))", "_exponent_bits(self._target).amax((0, 1)))"),
     "scale not a power of two": ("geometry.py", "x.detach().view(integer) & mask", "x.detach().abs().view(integer)"),
     "overlap not clamped": ("geometry.py", "return _positive(self._overlap)", "return self._overlap"),
