@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from mpmath import mp, mpf
@@ -166,6 +167,43 @@ class Geometry:
         dx, dy = (px1 + px2 - tx1 - tx2) / 2, (py1 + py2 - ty1 - ty2) / 2
         self.rho2 = dx * dx + dy * dy
 
+    # What several losses are made of, computed once.
+
+    @cached_property
+    def diou_loss(self) -> Number:
+        return self.iou_loss + over(self.rho2, self.c2)
+
+    @cached_property
+    def eiou_loss(self) -> Number:
+        dw, dh = self.wp - self.wt, self.hp - self.ht
+        sides = over(dw * dw, self.hull_w * self.hull_w) + over(dh * dh, self.hull_h * self.hull_h)
+        return self.diou_loss + sides
+
+    @cached_property
+    def corner_distance(self) -> Number:
+        """The mean distance of corresponding corners over the hull's diagonal."""
+        px1, py1, px2, py2 = self.pred
+        tx1, ty1, tx2, ty2 = self.target
+        corners = [(px1 - tx1, py1 - ty1), (px2 - tx2, py1 - ty1), (px1 - tx1, py2 - ty2), (px2 - tx2, py2 - ty2)]
+        return over(sum(length(x, y) for x, y in corners), 4 * length(self.hull_w, self.hull_h))
+
+    @cached_property
+    def theta_p(self) -> Number:
+        return atan2(self.wp, self.hp)
+
+    @cached_property
+    def theta_t(self) -> Number:
+        return atan2(self.wt, self.ht)
+
+    @property
+    def theta_p_with_unit_slopes(self) -> Number:
+        """The factor 1/(w² + h²) of the derivatives replaced by 1."""
+        if not isinstance(self.wp, Dual):
+            return self.theta_p
+        w, h = self.wp.value, self.hp.value
+        slopes = [h * s - w * t for s, t in zip(self.wp.slopes, self.hp.slopes, strict=True)]
+        return Dual(value_of(self.theta_p), slopes)
+
 
 def _most(values: Sequence[Number], choose: Callable[[Number, Number], Number]) -> Number:
     result = values[0]
@@ -212,42 +250,34 @@ def giou(g: Geometry) -> Number:
 
 
 def diou(g: Geometry) -> Number:
-    return g.iou_loss + over(g.rho2, g.c2)
+    return g.diou_loss
 
 
 def ciou(g: Geometry, gated: bool = False, differentiate_alpha: bool = False, aspect_gradient: str = "exact") -> Number:
-    theta_p, theta_t = atan2(g.wp, g.hp), atan2(g.wt, g.ht)
-    if aspect_gradient == "unit" and isinstance(g.wp, Dual):
-        w, h = value_of(g.wp), value_of(g.hp)
-        theta_p = Dual(value_of(theta_p), [h * s - w * t for s, t in zip(g.wp.slopes, g.hp.slopes, strict=True)])
-    angle = theta_t - theta_p
     with mp.workprec(300):
-        v = angle * angle * (4 / mp.pi**2)
+        v = _aspect(g.theta_p if aspect_gradient == "exact" else g.theta_p_with_unit_slopes, g.theta_t)
         alpha = over(v, g.iou_loss + v)
         if gated and value_of(g.iou) < 0.5:
             alpha = mpf(0)
-        return diou(g) + (alpha if differentiate_alpha else constant(alpha)) * v
+        return g.diou_loss + (alpha if differentiate_alpha else constant(alpha)) * v
+
+
+def _aspect(theta_p: Number, theta_t: Number) -> Number:
+    angle = theta_t - theta_p
+    return angle * angle * (4 / mp.pi**2)
 
 
 def eiou(g: Geometry) -> Number:
-    dw, dh = g.wp - g.wt, g.hp - g.ht
-    return diou(g) + over(dw * dw, g.hull_w * g.hull_w) + over(dh * dh, g.hull_h * g.hull_h)
+    return g.eiou_loss
 
 
 def focal_eiou(g: Geometry, gamma: float = 0.5, detach_weight: bool = True) -> Number:
     weight = power(g.iou, gamma)
-    return (constant(weight) if detach_weight else weight) * eiou(g)
-
-
-def corner_distance(g: Geometry) -> Number:
-    px1, py1, px2, py2 = g.pred
-    tx1, ty1, tx2, ty2 = g.target
-    corners = [(px1 - tx1, py1 - ty1), (px2 - tx2, py1 - ty1), (px1 - tx1, py2 - ty2), (px2 - tx2, py2 - ty2)]
-    return over(sum(length(x, y) for x, y in corners), 4 * length(g.hull_w, g.hull_h))
+    return (constant(weight) if detach_weight else weight) * g.eiou_loss
 
 
 def cdiou(g: Geometry, base: str = "iou", penalty_weight: float = 1.0) -> Number:
-    return LOSSES[base](g) + penalty_weight * corner_distance(g)
+    return LOSSES[base](g) + penalty_weight * g.corner_distance
 
 
 LOSSES: dict[str, Callable[..., Number]] = {

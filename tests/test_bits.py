@@ -98,7 +98,7 @@ coordinate = st.floats(width=32, allow_nan=False, allow_infinity=False)
 box = st.lists(coordinate, min_size=4, max_size=4)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(box, box, st.lists(st.booleans(), min_size=4, max_size=4))
 def test_any_pair_of_float32_boxes(first, second, shared):
     second = [a if same else b for a, b, same in zip(first, second, shared, strict=True)]
@@ -113,7 +113,7 @@ def test_any_pair_of_float32_boxes(first, second, shared):
         checks.check_value(value.item(), exactly, torch.float32, variant, pred[0], target[0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(box, box, st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 7))
 def test_one_coordinate_that_is_not_finite(first, second, bad, place):
     coordinates = [*first, *second]

@@ -9,12 +9,13 @@ import checks
 import pairs
 import pytest
 import torch
-from variants import VARIANTS, is_derivative, label, parameters_scaled
+from variants import TRACED, VARIANTS, is_derivative, label, parameters_scaled
 
 import boxloss
 from boxloss import LOSSES, BoxLoss, pairwise
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=label)
+every_graph = pytest.mark.parametrize("variant", TRACED, ids=label)
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
@@ -247,7 +248,7 @@ def test_broadcasting(variant):
     assert torch.equal(apply(variant, pred[:, None], target[None]), pairwise(variant[0], pred, target, **variant[1]))
 
 
-@every_variant
+@every_graph
 def test_compiles_whole(variant):
     """aot_eager traces as every compiler does, fusing nothing, so the results have to be the same to the bit."""
     torch._dynamo.reset()
@@ -264,7 +265,7 @@ def test_compiles_whole(variant):
 
 
 @pytest.mark.slow
-@every_variant
+@every_graph
 def test_compiles_with_inductor(variant):
     torch._dynamo.reset()
     pred, target = pairs.draw("normalized", 100, torch.float32)
@@ -277,7 +278,7 @@ def test_compiles_with_inductor(variant):
     torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-5)
 
 
-@every_variant
+@every_graph
 def test_exports(variant):
     class Forward(torch.nn.Module):
         def forward(self, pred, target):

@@ -29,6 +29,13 @@ VARIANTS: list[Variant] = [
     ("focal_eiou", {"gamma": 2.0, "detach_weight": False}),
 ]
 
+TRACED = [
+    variant
+    for variant in VARIANTS
+    if variant in DEFAULTS or any(isinstance(value, (bool, str)) or value == 0 for value in variant[1].values())
+]
+"""Those whose graphs of operations differ; numbers alone do not change one."""
+
 # 4 ulp of the exact value; 8 where a loss has atan, log, pow or sqrt.
 ULPS = {"log_iou": 8, "ciou": 8, "cdiou": 8, "focal_eiou": 8}
 
