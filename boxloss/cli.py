@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -27,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     losses.add_argument("--json", action="store_true", help="print it as JSON")
     chosen = parser.parse_args(arguments)
     facts = [loss_facts(loss) for loss in LOSSES.values()]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no ρ gets its number, not a traceback
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print(json.dumps(facts, indent=2, ensure_ascii=False) if chosen.json else losses_text(facts), flush=True)
+        print(json.dumps(facts, indent=2) if chosen.json else losses_text(facts), flush=True)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
     return 0

@@ -1,6 +1,7 @@
 """The command ``boxloss``, as a person and as a program would use it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,14 @@ def test_as_a_program():
     cut_short = subprocess.run(cut, shell=True, capture_output=True, text=True, check=True)
     assert cut_short.stdout.startswith("l1  ")
     assert cut_short.stderr == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
+def test_on_a_terminal_without_greek(options):
+    command = [sys.executable, "-m", "boxloss", "losses", *options]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ascii_only)
+    assert r"\u03c1\xb2/c\xb2" in done.stdout if not options else "1 − (I/U)²" in str(json.loads(done.stdout))
 
 
 def test_help(capsys):
