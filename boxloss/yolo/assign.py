@@ -1,0 +1,96 @@
+"""Which prediction answers for which true box: Darknet's rule.
+
+Each truth belongs to the one anchor, of all scales, whose shape is nearest; it is written in that anchor's scale only,
+in the cell that holds its center. A later truth takes a place from an earlier one; their classes add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torchvision.ops
+from torch import Tensor
+
+from .anchors import shape_iou
+from .grid import Grid, strides
+
+
+class Truths(NamedTuple):
+    """The true boxes of a batch, one row each, those of an image in their order."""
+
+    image: Tensor
+    """``(T,)``, the index of the image in the batch."""
+    box: Tensor
+    """``(T, 4)``, x1, y1, x2, y2 in pixels of the network's input."""
+    label: Tensor
+    """``(T,)``, the class, 0 … C − 1."""
+    crowd: Tensor
+    """``(T,)`` bool: a region of many objects. Predictions in it are ignored; it trains nothing."""
+
+
+class Positives(NamedTuple):
+    """The predictions of one scale that answer for a truth, one row each."""
+
+    image: Tensor
+    anchor: Tensor
+    row: Tensor
+    column: Tensor
+    box: Tensor
+    """``(P, 4)``, the true box."""
+    classes: Tensor
+    """``(P, C)``, 1 for each class of the truths that met in this place, else 0."""
+
+
+def assign(grid: Grid, raws: Sequence[Tensor], size: tuple[int, int], truths: Truths) -> list[Positives]:
+    """The positives of each scale.
+
+    Args:
+        raws: from `Grid.split`; only their shapes count.
+        size: height and width of the network's input in pixels.
+    """
+    trains = ~truths.crowd & (truths.box[:, 2:] > truths.box[:, :2]).all(1)
+    image, box, label = truths.image[trains], truths.box[trains].to(raws[0].dtype), truths.label[trains]
+    center = (box[:, :2] + box[:, 2:]) / 2
+    best = shape_iou(box[:, 2:] - box[:, :2], grid.sizes(box)).argmax(1)  # of equal ones the first
+    found = []
+    for scale, raw in enumerate(raws):
+        _, anchors, height, width, _ = raw.shape
+        (here,) = torch.where(best // anchors == scale)
+        cell = (center[here] / strides(raw, size)).long()
+        # A center on the far border of the image belongs to the last cell.
+        column, row = cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
+        place = ((image[here] * anchors + best[here] % anchors) * height + row) * width + column
+        places, index = torch.unique(place, return_inverse=True)
+        # The last truth of a place, by its rank: what an indexed assignment keeps of duplicates is undefined.
+        rank = torch.arange(len(here), device=box.device)
+        last = torch.zeros_like(places).scatter_reduce_(0, index, rank, "amax", include_self=False)
+        winner = here[last]
+        classes = raw.new_zeros(len(places), grid.num_classes)
+        classes[index, label[here]] = 1.0
+        found.append(Positives(image[winner], best[winner] % anchors, row[last], column[last], box[winner], classes))
+    return found
+
+
+def ignored(boxes: Sequence[Tensor], truths: Truths, threshold: float) -> list[Tensor]:
+    """Predictions that overlap some truth, crowds included, by more than ``threshold``: ``(B, A, H, W)`` bool each.
+
+    Args:
+        boxes: decoded predictions, ``(B, A, H, W, 4)`` each.
+    """
+    batch = len(boxes[0])
+    count = torch.bincount(truths.image, minlength=batch)
+    most = int(count.max()) if len(truths.image) else 0
+    if most == 0:
+        return [torch.zeros(b.shape[:-1], dtype=torch.bool, device=b.device) for b in boxes]
+    # The truths of each image side by side; an empty place holds a box without area, whose IoU exceeds nothing.
+    order = truths.image.argsort(stable=True)
+    image = truths.image[order]
+    rank = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image]
+    padded = boxes[0].new_zeros(batch, most, 4)
+    padded[image, rank] = truths.box[order].to(padded.dtype)
+    return [
+        (torchvision.ops.box_iou(b.detach().flatten(1, 3), padded) > threshold).any(-1).view(b.shape[:-1])
+        for b in boxes
+    ]

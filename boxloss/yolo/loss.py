@@ -1,0 +1,213 @@
+"""YOLOv3's composite loss, Darknet's by default, with any box loss in place of its coordinate terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torchvision.ops
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 – torch's own custom
+
+from ..distributed import mean_count, world_size
+from ..losses import similarity
+from ..modules import BoxLoss
+from .assign import Positives, Truths, assign, ignored
+from .grid import Grid, strides
+
+REDUCTIONS = ("sum", "batch", "positives")
+BOX_UNITS = ("pixel", "cell", "image")
+
+
+class YoloTerms(NamedTuple):
+    """What `YoloLoss` returns. The terms are reduced and multiplied by their gains; ``total`` is their sum."""
+
+    total: Tensor
+    xy: Tensor
+    """Centers, of the coordinate losses "darknet" and "paper"; else 0."""
+    wh: Tensor
+    """Sizes, of the coordinate losses "darknet" and "paper"; else 0."""
+    box: Tensor
+    """The box loss; 0 with "darknet" and "paper"."""
+    objectness: Tensor
+    classification: Tensor
+    positives: int
+    """How many predictions answer for a truth, on this process."""
+    iou: Tensor
+    """IoU of the positives' boxes with their truths, ``(P,)``, without gradient."""
+
+
+class YoloLoss(torch.nn.Module):
+    r"""The loss of a YOLOv3 head.
+
+    A positive with the true box (x, y, w, h) in a cell of scale s and anchor a has, with ``coordinates="darknet"``,
+
+        (2 − w·h) · (BCE(σ(tx), x') + BCE(σ(ty), y') + ½(tw − ln(w/aw))² + ½(th − ln(h/ah))²)
+
+    x', y' are the center within its cell, w·h the share of the network's input that the box covers; ``"paper"`` has
+    ½(σ(t) − x')² in place of the first two terms. To this come the BCE of objectness, over positives and the negatives
+    that overlap no truth by more than ``ignore_threshold``, and of the classes of each positive.
+
+    Args:
+        grid: anchors and classes.
+        coordinates: ``"darknet"``, ``"paper"``, or a box loss of the decoded boxes: a name of `LOSSES` or a `BoxLoss`
+            (its parameters and gain count; its format and reduction do not).
+        box_unit: the unit of the boxes for a box loss: ``"pixel"`` of the network's input, ``"cell"``, or ``"image"``,
+            shares of the input's sides. It matters to losses with a unit: L1, L2, smooth L1.
+        reduction: ``"sum"`` (Darknet), ``"batch"`` (over the images) or ``"positives"`` (over their number, of all
+            processes).
+        objectness: what the objectness of a positive should be: ``"one"``, or the ``"iou"`` of its box.
+        classification: ``"bce"``, or ``"focal"`` with α = ¼ and γ = 2.
+        ignore_threshold: IoU above which a prediction that is no positive is not told that it is wrong.
+        label_smoothing: classes become 1 − ε/2 and ε/2.
+        gains: factors of the terms: ``xy``, ``wh``, ``box``, ``objectness``, ``classification``; 1 where not given.
+
+    Raises:
+        ValueError: an unknown name, or a number outside its range.
+
+    Source: Redmon and Farhadi, YOLOv3, 2018, arXiv:1804.02767, and the behavior of its Darknet implementation
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        coordinates: str | BoxLoss = "darknet",
+        box_unit: str = "pixel",
+        reduction: str = "batch",
+        objectness: str = "one",
+        classification: str = "bce",
+        ignore_threshold: float = 0.7,
+        label_smoothing: float = 0.0,
+        gains: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        _one_of("box_unit", box_unit, BOX_UNITS)
+        _one_of("reduction", reduction, REDUCTIONS)
+        _one_of("objectness", objectness, ("one", "iou"))
+        _one_of("classification", classification, ("bce", "focal"))
+        if not 0 <= ignore_threshold <= 1:
+            raise ValueError(f"ignore_threshold: expected a number in [0, 1], got {ignore_threshold!r}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing!r}")
+        terms = ("xy", "wh", "box", "objectness", "classification")
+        for name in gains or {}:
+            _one_of("gains", name, terms)
+        self.grid = grid
+        self.box_unit = box_unit
+        self.reduction = reduction
+        self.objectness = objectness
+        self.classification = classification
+        self.ignore_threshold = ignore_threshold
+        self.label_smoothing = label_smoothing
+        self.gains = dict.fromkeys(terms, 1.0) | (gains or {})
+        if coordinates in ("darknet", "paper") and grid.stretch != 1:
+            raise ValueError(f"coordinates: {coordinates!r} has no target for a stretched center; expected a box loss")
+        self.coordinates = coordinates if isinstance(coordinates, str) else coordinates.name
+        self.box_loss = None if coordinates in ("darknet", "paper") else _each(coordinates)
+
+    def forward(self, outputs: Sequence[Tensor], truths: Truths, size: tuple[int, int]) -> YoloTerms:
+        """The loss of a batch.
+
+        Args:
+            outputs: the head's raw output per scale, ``(B, A·(5 + C), H, W)``.
+            truths: the true boxes.
+            size: height and width of the network's input in pixels.
+        """
+        raws = self.grid.split(outputs)
+        boxes = self.grid.decode_all([raw.detach() for raw in raws], size)
+        ignore = ignored(boxes, truths, self.ignore_threshold)
+        found = assign(self.grid, raws, size, truths)
+        # Every output stays in the graph, whatever the truths: no positives must not mean no gradient.
+        terms = {name: sum(raw.sum() * 0.0 for raw in raws) for name in self.gains}
+        ious = []
+        for scale, (raw, positives) in enumerate(zip(raws, found, strict=True)):
+            iou = self._scale(terms, scale, raw, ignore[scale], positives, size)
+            ious.append(iou)
+        iou = torch.cat(ious)
+        divisor = self._divisor(len(raws[0]), len(iou), raws[0])
+        reduced = {name: self.gains[name] * term / divisor for name, term in terms.items()}
+        return YoloTerms(sum(reduced.values()), **reduced, positives=len(iou), iou=iou)  # type: ignore[arg-type]
+
+    def _scale(
+        self,
+        terms: dict[str, Any],
+        scale: int,
+        raw: Tensor,
+        ignore: Tensor,
+        positives: Positives,
+        size: tuple[int, int],
+    ) -> Tensor:
+        """Add a scale's sums to the terms; the IoU of its positives."""
+        image, anchor, row, column, truth, classes = positives
+        stride = strides(raw, size)
+        chosen = raw[image, anchor, row, column]
+        box = self.grid.decode(scale, chosen[:, :4], anchor, row, column, stride)
+        iou = similarity("iou", box.detach(), truth)
+        if self.box_loss is None:
+            self._coordinates(terms, scale, chosen, positives, stride, size)
+        else:
+            units = {"pixel": stride.new_ones(2), "cell": stride, "image": stride.new_tensor([size[1], size[0]])}
+            by = units[self.box_unit].repeat(2)
+            terms["box"] = terms["box"] + self.box_loss(box / by, truth / by).sum()
+        wanted = torch.zeros_like(raw[..., 4])
+        wanted[image, anchor, row, column] = iou if self.objectness == "iou" else torch.ones_like(iou)
+        counts = ~ignore
+        counts[image, anchor, row, column] = True
+        objectness = F.binary_cross_entropy_with_logits(raw[..., 4], wanted, reduction="none")
+        terms["objectness"] = terms["objectness"] + objectness.masked_fill(~counts, 0.0).sum()
+        smooth = classes * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.classification == "focal":
+            each = torchvision.ops.sigmoid_focal_loss(chosen[:, 5:], smooth)
+        else:
+            each = F.binary_cross_entropy_with_logits(chosen[:, 5:], smooth, reduction="none")
+        terms["classification"] = terms["classification"] + each.sum()
+        return iou
+
+    def _coordinates(
+        self,
+        terms: dict[str, Any],
+        scale: int,
+        chosen: Tensor,
+        positives: Positives,
+        stride: Tensor,
+        size: tuple[int, int],
+    ) -> None:
+        _, anchor, row, column, truth, _ = positives
+        sides = truth[:, 2:] - truth[:, :2]
+        center = (truth[:, :2] + truth[:, 2:]) / 2 / stride - torch.stack((column, row), -1)
+        importance = (2 - sides.prod(1) / (size[0] * size[1]))[:, None]
+        if self.coordinates == "darknet":
+            xy = F.binary_cross_entropy_with_logits(chosen[:, :2], center, reduction="none")
+        else:
+            xy = 0.5 * (chosen[:, :2].sigmoid() - center) ** 2
+        wh = 0.5 * (chosen[:, 2:4] - (sides / sides.new_tensor(self.grid.anchors[scale])[anchor]).log()) ** 2
+        terms["xy"] = terms["xy"] + (importance * xy).sum()
+        terms["wh"] = terms["wh"] + (importance * wh).sum()
+
+    def _divisor(self, images: int, positives: int, like: Tensor) -> Tensor | float:
+        """With the gradients averaged over processes, as DistributedDataParallel does, that of the joined batch."""
+        if self.reduction == "sum":
+            return 1 / world_size()
+        count = images if self.reduction == "batch" else positives
+        return mean_count(like.new_tensor(float(count)))
+
+    def extra_repr(self) -> str:
+        return (
+            f"coordinates={self.coordinates!r}, box_unit={self.box_unit!r}, reduction={self.reduction!r},"
+            f" objectness={self.objectness!r}, classification={self.classification!r}"
+        )
+
+
+def _each(loss: str | BoxLoss) -> BoxLoss:
+    """The loss of each pair of corner boxes, with the parameters and gain of the one given."""
+    given = BoxLoss(loss) if isinstance(loss, str) else loss
+    if given.normalize_weight:
+        raise ValueError("coordinates: a BoxLoss with normalize_weight has no value per box; expected one without")
+    return BoxLoss(given.name, reduction="none", gain=given.gain, **given.loss_parameters)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}")
