@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.multiprocessing
 
 from boxloss import LOSSES, BoxLoss
 from boxloss.yolo import DARKNET_ANCHORS, Grid, Truths, YoloLoss, assign, ignored, kmeans_anchors, shape_iou
@@ -354,3 +355,45 @@ def test_bad_calls():
         GRID.split([torch.zeros(2, 16, 3, 3)])
     with pytest.raises(ValueError, match="anchors: expected as many for each scale"):
         Grid((((1.0, 1.0),), ()), 1)
+
+
+# -- several processes -----------------------------------------------------------------------------------------------
+
+
+def nine_and_none():
+    """Image 0 has nine positives, image 1 none."""
+    low = torch.rand(9, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 50
+    return truths(torch.cat((low, low + 12), 1).tolist(), labels=[0, 1, 2] * 3)
+
+
+def joined_gradients(reduction, coordinates):
+    raw = outputs()
+    loss = YoloLoss(GRID, coordinates=coordinates, reduction=reduction)(raw, nine_and_none(), SIZE)
+    return torch.autograd.grad(loss.total, raw)
+
+
+def _rank(rank, address, results):
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    truth = nine_and_none()
+    mine = Truths(*(column[truth.image == rank] for column in truth))
+    for reduction in ("sum", "batch", "positives"):
+        for coordinates in ("darknet", "ciou"):
+            raw = [o.detach()[rank : rank + 1].requires_grad_() for o in outputs()]
+            loss = YoloLoss(GRID, coordinates=coordinates, reduction=reduction)(raw, mine, SIZE)
+            results[rank, reduction, coordinates] = loss.positives, torch.autograd.grad(loss.total, raw)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_are_one_on_the_joined_batch(tmp_path):
+    """DistributedDataParallel averages gradients, so half of a rank's must be the joined batch's."""
+    with torch.multiprocessing.get_context("spawn").Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(_rank, (f"file://{tmp_path}/store", results), nprocs=2)
+        for reduction in ("sum", "batch", "positives"):
+            for coordinates in ("darknet", "ciou"):
+                ranks = [results[rank, reduction, coordinates] for rank in range(2)]
+                assert ranks[0][0] > 0 == ranks[1][0]
+                for joined, first, second in zip(
+                    joined_gradients(reduction, coordinates), ranks[0][1], ranks[1][1], strict=True
+                ):
+                    torch.testing.assert_close(torch.cat((first, second)) / 2, joined, rtol=1e-12, atol=1e-15)
