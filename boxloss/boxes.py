@@ -69,12 +69,12 @@ def validate_boxes(boxes: Tensor, box_format: str = "xyxy") -> None:
     ValueError: boxes[1] is inverted (x2 < x1): [3, 0, 2, 1]; expected finite xyxy boxes with x1 <= x2 and y1 <= y2
     """
     check_format(box_format, "box_format")
-    check_boxes(boxes, "boxes")
-    x1, y1, x2, y2 = boxes.unbind(-1)
+    numbers = as_real(boxes, "boxes").detach()
+    x1, y1, x2, y2 = numbers.unbind(-1)
     corners = box_format == "xyxy"
     faults = {
-        "holds NaN": boxes.isnan().any(-1),
-        "is infinite": boxes.isinf().any(-1),
+        "holds NaN": numbers.isnan().any(-1),
+        "is infinite": numbers.isinf().any(-1),
         "is inverted (x2 < x1)" if corners else "has a negative width": x2 < x1 if corners else x2 < 0,
         "is inverted (y2 < y1)" if corners else "has a negative height": y2 < y1 if corners else y2 < 0,
     }
@@ -121,6 +121,8 @@ def in_one_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def check_boxes(boxes: Tensor, name: str) -> None:
     if not isinstance(boxes, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor of boxes (..., 4), got {type(boxes).__name__}")
+    if boxes.layout != torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got {boxes.layout}")
     if boxes.is_complex() or boxes.dtype == torch.bool:
         raise TypeError(f"{name}: expected boxes of a floating or integer dtype, got {boxes.dtype}")
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
@@ -129,7 +131,9 @@ def check_boxes(boxes: Tensor, name: str) -> None:
 
 def _raised(dtype: torch.dtype) -> torch.dtype:
     # Halves are raised before the first subtraction: a difference taken in float16 has lost its digits for good.
-    return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype
+    if not dtype.is_floating_point:
+        return torch.int64  # some pairs of integer dtypes have no common one
+    return torch.float32 if dtype.itemsize < 4 else dtype
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:

@@ -47,7 +47,11 @@ def loss_facts(loss: Loss) -> dict[str, Any]:
         "bounds": [bound if math.isfinite(bound) else None for bound in loss.bounds],
         "unit": loss.unit,
         "parameters": {
-            name: {"default": parameter.default, "accepts": parameter.accepts}
+            name: {
+                "default": None if parameter.required else parameter.default,
+                "required": parameter.required,
+                "accepts": parameter.accepts,
+            }
             for name, parameter in loss.parameters.items()
         },
         "symmetric": loss.symmetric,
@@ -70,7 +74,8 @@ def losses_text(facts: Sequence[dict[str, Any]]) -> str:
         lines.append(f"    formula     {loss['formula']}")
         lines.append(f"    bounds      {bounds_text(loss)}, unit: {loss['unit']}")
         for name, parameter in loss["parameters"].items():
-            lines.append(f"    parameter   {name} = {parameter['default']!r}  ({parameter['accepts']})")
+            value = "required" if parameter["required"] else repr(parameter["default"])
+            lines.append(f"    parameter   {name} = {value}  ({parameter['accepts']})")
         if loss["warning"]:
             lines.append(f"    warning     {loss['warning']}")
         if loss["source"]:

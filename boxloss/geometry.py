@@ -2,8 +2,8 @@
 
 How digits are kept, without an eps anywhere:
 
-* Coordinates are first multiplied, axis by axis and pair by pair, by a power of two that brings the largest to about
-  2^30. That is exact, nothing overflows or underflows afterwards, and boxes times 2^k give bit-identical results.
+* Coordinates are first multiplied, axis by axis and pair by pair, by a power of two that brings the largest to
+  2 … 4. That is exact, nothing overflows or underflows afterwards, and boxes times 2^k give bit-identical results.
 * What vanishes for equal boxes is a sum of non-negative products of coordinate *differences*, never a
   difference of areas.
 * A quotient near 1 is formed as 1 minus the small one, so that neither its value nor its gradient cancels.
@@ -59,6 +59,11 @@ class BoxPair:
         self._pred = _by_axis(pred)
         self._target = _by_axis(target)
 
+    @property
+    def shape(self) -> torch.Size:
+        """Of the pairs, ``(...)``."""
+        return torch.Size(t if p == 1 else p for p, t in zip(self._pred.shape[2:], self._target.shape[2:], strict=True))
+
     # -- lengths, (2, ...) -------------------------------------------------------------------------------------------
 
     @_lazy
@@ -71,8 +76,7 @@ class BoxPair:
     @_lazy
     def _scale(self) -> Tensor:
         largest = torch.maximum(_exponent_bits(self._pred).amax(0), _exponent_bits(self._target).amax(0))
-        # Around 2^30 there is room for areas: IoU underflows before an intersection does.
-        return _reciprocal_power(largest, self._pred.dtype, room=29) * 2.0**29
+        return _reciprocal_power(largest, self._pred.dtype)
 
     @_lazy
     def _edges(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -168,13 +172,14 @@ class BoxPair:
         return torch.where(close, share, 1.0 - share)
 
     @_lazy
-    def steady_iou(self) -> Tensor:
-        """I/U for steep functions, logarithms and powers: held constant in the backward pass where it is next to 0.
+    def next_to_0(self) -> Tensor:
+        """Where I/U is below 2^-31 in float32 and 2^-255 in float64 (bool).
 
-        Below 2^-31 in float32 and 2^-255 in float64 their slope could overflow before a small factor brings it back.
+        There the slope of a logarithm or power could overflow before a small factor brings it back: hold I/U constant.
         """
-        iou = self.iou
-        return torch.where(iou > torch.finfo(iou.dtype).tiny ** 0.25, iou, iou.detach())
+        iou: Tensor = self.iou
+        bound: float = torch.finfo(iou.dtype).tiny ** 0.25
+        return iou <= bound
 
     @_lazy
     def hull_excess(self) -> Tensor:
@@ -262,14 +267,14 @@ def _exponent_bits(x: Tensor) -> Tensor:
     return x.detach().view(integer) & mask
 
 
-def _reciprocal_power(bits: Tensor, dtype: torch.dtype, room: int = 0) -> Tensor:
+def _reciprocal_power(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """2/2^e for numbers of magnitude 2^e, from ``_exponent_bits``: exact and finite; 0 for infinity and NaN.
 
-    Of numbers next to 0 it is held where the factor times 2^room is still finite. Infinity * 0 is NaN, which is how a
-    coordinate that is not finite makes the pair's values NaN.
+    Zero and subnormal numbers get the factor of the smallest normal one. Infinity * 0 is NaN, which is how a coordinate
+    that is not finite makes the pair's values NaN.
     """
     _, mask, unit = _EXPONENT[dtype]
-    return (mask - bits.clamp(min=(1 + room) * unit)).view(dtype)
+    return (mask - bits.clamp(min=unit)).view(dtype)
 
 
 def _positive(x: Tensor) -> Tensor:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .boxes import as_pair, check_format, convert
+from .boxes import as_pair, check_format
 from .distributed import mean_over_ranks
-from .geometry import BoxPair, ratio
+from .geometry import BoxPair
 from .losses import find_loss
-from .losses._define import check_reduction, reduce_pairs
+from .losses._define import check_reduction, is_finite, reduce_pairs
 
 
 class BoxLoss(torch.nn.Module):
@@ -51,7 +50,9 @@ class BoxLoss(torch.nn.Module):
         loss.check_parameters(parameters)
         check_format(box_format, "box_format")
         check_reduction(reduction, None)
-        if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not math.isfinite(gain):
+        if not isinstance(normalize_weight, bool):
+            raise TypeError(f"normalize_weight: expected True or False, got {normalize_weight!r}")
+        if not is_finite(gain):
             raise ValueError(f"gain: expected a finite number, got {gain!r}")
         if normalize_weight and loss.focus is None:
             raise ValueError(f"normalize_weight: {name!r} has no weight per pair to normalize by")
@@ -60,7 +61,7 @@ class BoxLoss(torch.nn.Module):
         self.name = name
         self.box_format = box_format
         self.reduction = reduction
-        self.gain = gain
+        self.gain = float(gain)
         self.normalize_weight = normalize_weight
         self.loss_parameters = parameters
 
@@ -82,7 +83,7 @@ class BoxLoss(torch.nn.Module):
         """
         check_reduction(self.reduction, avg_factor)
         pred, target = as_pair(pred, target)
-        pred, target = convert(pred, self.box_format, "xyxy"), convert(target, self.box_format, "xyxy")
+        pred, target = _corners(pred, target, self.box_format)
         if self.normalize_weight:
             return self.gain * self._normalized(pred, target, weight, avg_factor)
         return self.gain * find_loss(self.name).function(
@@ -97,9 +98,10 @@ class BoxLoss(torch.nn.Module):
         loss = find_loss(self.name)
         assert loss.focus is not None
         pair = BoxPair(pred, target)
-        total = reduce_pairs(loss.formula(pair, **self.loss_parameters), "sum", weight)
+        total = reduce_pairs(loss.values(pair, self.loss_parameters), "sum", weight)
         weights = reduce_pairs(loss.focus(pair, **self.loss_parameters).detach(), "sum", weight)
-        return ratio(total, mean_over_ranks(weights))
+        weights = mean_over_ranks(weights)
+        return total / weights.masked_fill(weights == 0.0, 1.0)
 
     def extra_repr(self) -> str:
         options: dict[str, Any] = {"box_format": self.box_format, "reduction": self.reduction, "gain": self.gain}
@@ -110,15 +112,31 @@ class BoxLoss(torch.nn.Module):
         return ", ".join(bound if isinstance(self, _NamedLoss) else [repr(self.name), *bound])
 
 
+def _corners(pred: Tensor, target: Tensor, box_format: str) -> tuple[Tensor, Tensor]:
+    """Both as corners; corners that have to be formed are counted from the target's upper left one.
+
+    A loss doesn't change when both boxes move. Corners far from the origin would be rounded to its distance, and of a
+    box much smaller than that nothing would be left.
+    """
+    if box_format == "xyxy":
+        return pred, target
+    place, sides = pred[..., :2] - target[..., :2], pred[..., 2:]
+    if box_format == "cxcywh":
+        place = place + (target[..., 2:] - sides) / 2
+    nothing = target[..., :2] - target[..., :2]  # NaN where target is not finite
+    return torch.cat((place, place + sides), -1), torch.cat((nothing, target[..., 2:]), -1)
+
+
 class _NamedLoss(BoxLoss):
     """A `BoxLoss` whose class names the loss."""
 
     _loss: str
 
-    def __init_subclass__(cls, *, loss: str, **options: Any) -> None:
+    def __init_subclass__(cls, *, loss: str = "", **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls._loss = loss
-        cls.__doc__ = f'``BoxLoss("{loss}", …)``: see `BoxLoss` and `{loss}_loss`.'
+        if loss:  # not given by a user's subclass
+            cls._loss = loss
+            cls.__doc__ = f'``BoxLoss("{loss}", …)``: its options are those of `BoxLoss` and `{loss}_loss`.'
 
     def __init__(self, **options: Any) -> None:
         super().__init__(self._loss, **options)

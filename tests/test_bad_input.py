@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from boxloss import LOSSES, BoxLoss, GIoULoss, find_loss, giou_loss, pairwise, similarity
+from boxloss import LOSSES, BoxLoss, GIoULoss, cdiou, find_loss, giou_loss, pairwise, similarity
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 GOOD = torch.tensor([[0.0, 0, 1, 1]])
@@ -66,7 +66,7 @@ def test_unknown_parameter(name):
         lambda: BoxLoss(name, epsilon=1e-7),
         lambda: pairwise(name, GOOD, GOOD, epsilon=1e-7),
     ):
-        with pytest.raises(TypeError, match=f"^{name}: unknown parameter 'epsilon'; its parameters: {known}$"):
+        with pytest.raises(TypeError, match=f"^{name}: unknown parameter 'epsilon'; its own parameters: {known}$"):
             call()
 
 
@@ -108,8 +108,19 @@ def test_weight_and_avg_factor(name):
     for reduction in ("none", "sum"):
         with pytest.raises(ValueError, match=rf"avg_factor.*expected reduction 'mean' with it, got '{reduction}'"):
             loss_of(name)(pred, pred, reduction=reduction, avg_factor=2)
+    for factor in (torch.ones(1), torch.ones((), dtype=torch.complex64)):
+        with pytest.raises(ValueError, match=r"avg_factor: expected a number or a real tensor \(\), got a tensor \("):
+            loss_of(name)(pred, pred, reduction="mean", avg_factor=factor)
+    for factor in ("3", [], True):
+        with pytest.raises(TypeError, match="avg_factor: expected a number or a real tensor"):
+            loss_of(name)(pred, pred, reduction="mean", avg_factor=factor)
+    with pytest.raises(TypeError, match=r"weight: expected real numbers, got torch\.complex64"):
+        loss_of(name)(pred, pred, weight=torch.ones(3, dtype=torch.complex64))
+    for factor in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="avg_factor: expected a finite number > 0, got"):
+            loss_of(name)(pred[:0], pred[:0], reduction="mean", avg_factor=factor)
     for avg_factor in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="avg_factor: expected a number > 0, got"):
+        with pytest.raises(ValueError, match="avg_factor: expected a finite number > 0, got"):
             loss_of(name)(pred, pred, reduction="mean", avg_factor=avg_factor)
 
 
@@ -143,15 +154,51 @@ def test_pairwise():
             pairwise("giou", torch.zeros(a), torch.zeros(b))
     with pytest.raises(ValueError, match=r"b: expected boxes of shape \(\.\.\., 4\), got \(3, 5\)"):
         pairwise("giou", torch.zeros(3, 4), torch.zeros(3, 5))
-    with pytest.raises(TypeError, match="pairwise takes the loss's own parameters only, got reduction"):
-        pairwise("giou", GOOD, GOOD, reduction="mean")
+    for call in (pairwise, similarity):
+        with pytest.raises(TypeError, match="expected the loss's own parameters only, got reduction"):
+            call("giou", GOOD, GOOD, reduction="mean")
+    with pytest.raises(ValueError, match=r"loss: expected one number per pair, reduction 'none', got a shape \(\)"):
+        pairwise(GIoULoss(), GOOD, GOOD)
 
 
-def test_similarity_of_an_unbounded_loss():
-    with pytest.raises(
-        ValueError, match="'l1' has no upper bound and so no similarity; expected one of iou, squared_iou"
-    ):
+def test_losses_without_similarity():
+    with pytest.raises(ValueError, match="'l1' has no upper bound and so has no similarity; expected one of iou, "):
         similarity("l1", GOOD, GOOD)
+    with pytest.raises(ValueError, match="'focal_eiou' is 0 also for boxes that lie apart and so has no similarity"):
+        similarity("focal_eiou", GOOD, GOOD)
+
+
+def test_box_format_is_the_module_s():
+    with pytest.raises(TypeError, match=r"unknown parameter 'box_format'.*boxloss\.boxes\.convert"):
+        giou_loss(GOOD, GOOD, box_format="xywh")
+
+
+def test_no_name_at_all():
+    for name in ([], {}, 3, None):
+        for call in (find_loss, BoxLoss):
+            with pytest.raises(ValueError, match="no loss named "):
+                call(name)
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_numbers_beyond_any_float(number):
+    with pytest.raises(ValueError, match="beta: expected a finite number >= 0"):
+        loss_of("smooth_l1")(GOOD, GOOD, beta=number)
+    with pytest.raises(ValueError, match="gain: expected a finite number"):
+        BoxLoss("giou", gain=number)
+
+
+def test_beta_beyond_the_dtype():
+    with pytest.raises(ValueError, match=r"beta: expected at most 3\.4.* in torch\.float32, got 1e\+39"):
+        loss_of("smooth_l1")(GOOD, GOOD, beta=1e39)
+    assert loss_of("smooth_l1")(GOOD.double(), GOOD, beta=10**39) == 0
+
+
+def test_tensors_that_are_no_plain_ones():
+    with pytest.raises(TypeError, match=r"pred: expected a dense tensor, got torch\.sparse_coo"):
+        giou_loss(GOOD.to_sparse(), GOOD)
+    with pytest.raises(TypeError, match="lam: expected a number, got 'x'"):
+        cdiou(GOOD, GOOD, lam="x")
 
 
 def test_positional_parameters_are_refused():

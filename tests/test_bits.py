@@ -88,8 +88,8 @@ def test_values_of_raw_bits_are_exact(dtype):
     for i, (p, t) in enumerate(zip(pred.tolist(), target.tolist(), strict=True)):
         iou_loss, *_ = exact.values([("iou", {})], p, t)
         for variant, value, wanted in zip(VARIANTS, values, exact.values(VARIANTS, p, t), strict=True):
-            # Where IoU itself is no normal number, a power of it has lost its digits.
-            if variant[0] == "focal_eiou" and 0 < 1 - iou_loss < 2.0**-96:
+            # Where an intersection underflows beside its boxes, a power of IoU has lost its digits.
+            if variant[0] == "focal_eiou" and 0 < 1 - iou_loss < 2.0**-64:
                 continue
             checks.check_value(value[i].item(), wanted, value.dtype, variant, pred[i], target[i])
 
@@ -108,7 +108,7 @@ def test_any_pair_of_float32_boxes(first, second, shared):
     for variant, exactly in zip(VARIANTS, wanted, strict=True):
         value, gradient = checks.value_and_gradient(boxloss, variant, pred, target)
         assert not gradient.isnan().any(), label(variant)
-        if variant[0] == "focal_eiou" and 0 < iou < 1e-30:
+        if variant[0] == "focal_eiou" and 0 < iou < 1e-19:
             continue
         checks.check_value(value.item(), exactly, torch.float32, variant, pred[0], target[0])
 

@@ -33,7 +33,9 @@ def test_losses_as_json(capsys):
     assert facts["l1"]["bounds"] == [0, None]
     assert facts["giou"]["bounds"] == [0, 2]
     assert facts["l2"]["unit"] == "area"
-    assert facts["smooth_l1"]["parameters"] == {"beta": {"default": 1.0, "accepts": "a finite number >= 0"}}
+    assert facts["smooth_l1"]["parameters"] == {
+        "beta": {"default": 1.0, "required": False, "accepts": "a finite number >= 0"}
+    }
     assert facts["ciou"]["detached"] is True
     assert facts["focal_eiou"]["warning"]
 

@@ -319,3 +319,15 @@ def test_under_autocast(dtype):
         with torch.autocast("cpu", dtype):
             value = apply(variant, pred, target)
         assert torch.equal(value, expected), label(variant)
+
+
+@every_variant
+def test_second_derivatives_where_boxes_lie_apart(variant):
+    """Ordinary pairs and degenerate ones: no NaN in forward mode nor in a Hessian."""
+    pred, target = checks.degenerate(torch.float64)
+    forward = torch.func.vmap(torch.func.jacfwd(lambda p, t: apply(variant, p, t)))(pred, target)
+    _, reverse = checks.value_and_gradient(boxloss, variant, pred, target)
+    assert not forward.isnan().any()
+    torch.testing.assert_close(forward, reverse, rtol=1e-9, atol=1e-12)
+    hessian = torch.func.vmap(torch.func.hessian(lambda p, t: apply(variant, p, t)))(pred, target)
+    assert not hessian.isnan().any()

@@ -52,7 +52,20 @@ def test_every_loss_has_a_named_class(batch):
 def test_box_format(box_format, dtype, batch):
     pred, target = (boxes.convert(b, "xyxy", box_format).to(dtype) for b in batch)
     expected = eiou_loss(boxes.convert(pred, box_format, "xyxy"), boxes.convert(target, box_format, "xyxy"))
-    assert torch.equal(BoxLoss("eiou", box_format=box_format, reduction="none")(pred, target), expected)
+    got = BoxLoss("eiou", box_format=box_format, reduction="none")(pred, target)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("box_format", ["xywh", "cxcywh"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_corners_are_formed_near_the_box(name, box_format):
+    """A box of 1e-8 at 0.5 has two equal corners in float32; equal boxes are equal all the same."""
+    tiny = torch.tensor([[0.5, 0.5, 1e-8, 1e-8], [4000, 10, 1e-4, 5], [0, 0, 1e-45, 1e-45], [3e38, 0, 2e38, 1]])
+    module = BoxLoss(name, box_format=box_format, reduction="none")
+    assert (module(tiny, tiny) == 0).all()
+    pred, target = torch.tensor([[639.7, 639.3, 0.011, 0.01]]), torch.tensor([[639.7, 639.3, 0.01, 0.01]])
+    torch.testing.assert_close(module(pred, target).double(), module(pred.double(), target.double()), rtol=1e-6, atol=0)
+    assert module(pred.expand(2, 4)[:, None], target.expand(3, 4)[None]).shape == (2, 3)
 
 
 def test_weight_and_avg_factor_reach_the_loss(batch):
@@ -74,6 +87,9 @@ def test_normalized_weight(batch):
         got = BoxLoss("focal_eiou", normalize_weight=True)(pred, target, given)
         torch.testing.assert_close(got, expected)
         torch.testing.assert_close(torch.autograd.grad(got, pred), torch.autograd.grad(expected, pred))
+    extreme = BoxLoss("focal_eiou", normalize_weight=True, gamma=20.0)
+    lonely = torch.tensor([[0.0, 0, 90, 90]]), torch.tensor([[0.0, 0, 10, 10]])
+    torch.testing.assert_close(extreme(*lonely), eiou_loss(*lonely)[0])  # its weight, 81^-20, cancels
     assert "normalize_weight=True" in repr(BoxLoss("focal_eiou", normalize_weight=True, gamma=1.0))
 
 

@@ -22,8 +22,8 @@ SOURCE = Path(boxloss.__file__).parent
 
 MUTANTS = {
     # the geometry
-    "no eps: an eps added to the union": ("geometry.py", "ratio(part, union)", "ratio(part, union + 1e-7 * 2.0**58)"),
-    "scale by a power of two lost": ("geometry.py", "* 2.0**29", "* 0.0 + 1.0"),
+    "no eps: an eps added to the union": ("geometry.py", "ratio(part, union)", "ratio(part, union + 1e-7)"),
+    "scale by a power of two lost": ("geometry.py", "return _reciprocal_power(largest, self._pred.dtype)", "return torch.ones_like(self._pred[0] + self._target[0]).detach()"),
     "scale shared by both axes": ("geometry.py", "_exponent_bits(self._target).amax(0))", "_exponent_bits(self._target).amax((0, 1)))"),
     "scale not a power of two": ("geometry.py", "x.detach().view(integer) & mask", "x.detach().abs().view(integer)"),
     "overlap not clamped": ("geometry.py", "return _positive(self._overlap)", "return self._overlap"),
@@ -41,7 +41,7 @@ MUTANTS = {
     "hull excess of overlapping boxes by areas": ("geometry.py", "apart = self._intersection <= 0.0", "apart = self._intersection < 1e38"),
     "hull excess of disjoint boxes by corners": ("geometry.py", "apart = self._intersection <= 0.0", "apart = self._intersection < 0.0"),
     "only one corner free": ("geometry.py", "corners = pred_x * target_y + target_x * pred_y", "corners = pred_x * target_y"),
-    "centers in one unit per axis": ("geometry.py", "shift = (self._low_shift + self._high_shift) * (0.5 * self._one_unit)", "shift = (self._low_shift + self._high_shift) * 0.5 * 2.0**-30"),
+    "centers in one unit per axis": ("geometry.py", "shift = (self._low_shift + self._high_shift) * (0.5 * self._one_unit)", "shift = (self._low_shift + self._high_shift) * 0.5"),
     "center distance doubled": ("geometry.py", "(0.5 * self._one_unit)", "self._one_unit"),
     "sides of inverted boxes negative": ("geometry.py", "self._high_shift - self._low_shift + below_zero", "self._high_shift - self._low_shift"),
     "side difference of rounded sides": ("geometry.py", "self._high_shift - self._low_shift + below_zero", "self._pred_sides - self._target_sides"),
@@ -61,7 +61,7 @@ MUTANTS = {
     "l2 halved": ("losses/coordinate.py", "return (d * d).sum(0)", "return (0.5 * d * d).sum(0)"),
     "smooth l1 is Huber": ("losses/coordinate.py", "near * (near / beta) + torch.relu(d - beta)", "near * near + beta * torch.relu(d - beta)"),
     "smooth l1 overflows": ("losses/coordinate.py", "0.5 * near * (near / beta)", "0.5 * (near * near) / beta"),
-    "log floor lost": ("losses/overlap.py", "pair.steady_iou.clamp(min=floor).log()", "pair.steady_iou.log()"),
+    "log floor lost": ("losses/overlap.py", ".masked_fill(low, 0.0 - math.log(floor))", ""),
     "log of a mean digit": ("losses/overlap.py", "torch.where(pair.iou > 0.5, near, far)", "far"),
     "squared is linear": ("losses/overlap.py", "1.0 - pair.iou * pair.iou", "1.0 - pair.iou"),
     "giou without its hull": ("losses/overlap.py", "return pair.iou_loss + pair.hull_excess", "return pair.iou_loss"),
@@ -78,12 +78,12 @@ MUTANTS = {
     "cdiou by the authors' code": ("losses/distance.py", "penalty_weight * pair.corner_ratio", "penalty_weight * pair.corner_ratio / 4"),
     "cdiou ignores its base": ("losses/distance.py", "LOSSES[base].formula(pair)", 'LOSSES["iou"].formula(pair)'),
     "cdiou ignores its weight": ("losses/distance.py", "penalty_weight * pair.corner_ratio", "pair.corner_ratio"),
-    "focal weight not held constant": ("losses/focused.py", "pair.iou.detach() if detach_weight else pair.steady_iou", "pair.steady_iou"),
-    "focal weight always held constant": ("losses/focused.py", "pair.iou.detach() if detach_weight else pair.steady_iou", "pair.iou.detach()"),
-    "focal slope at 0": ("losses/focused.py", "pair.iou.detach() if detach_weight else pair.steady_iou", "pair.iou.detach() if detach_weight else pair.iou"),
-    "focal gamma lost": ("losses/focused.py", "iou.pow(gamma)", "iou.pow(0.5)"),
+    "focal weight not held constant": ("losses/focused.py", "if detach_weight:", "if False:"),
+    "focal weight always held constant": ("losses/focused.py", "if detach_weight:", "if True:"),
+    "focal slope at 0": ("losses/focused.py", "pair.iou.masked_fill(pair.next_to_0, 1.0).pow(gamma)", "pair.iou.pow(gamma)"),
+    "focal gamma lost": ("losses/focused.py", "pair.iou.detach().pow(gamma)", "pair.iou.detach().pow(0.5)"),
     # around them
-    "halves not raised": ("boxes.py", "return torch.float32 if dtype.is_floating_point and dtype.itemsize < 4 else dtype", "return dtype"),
+    "halves not raised": ("boxes.py", "return torch.float32 if dtype.itemsize < 4 else dtype", "return dtype"),
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-CORE = {"torch"}
+CORE = {"torch", "numpy"}
 ALSO = {"yolo": {"torchvision"}}
 
 

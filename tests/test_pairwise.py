@@ -126,3 +126,33 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     output = 33_600 * 300 * 4 / 2**20
     # The output, the gradient of the sum by it where it is not a view, and a scratch; all intermediates were 4 GB.
     assert float(done.stdout) < 2 * output + 64
+
+
+def test_forward_mode_and_batched_gradients(small_tiles):
+    a, b = boxes(3), boxes(4, seed=1)
+    whole = giou_loss(a[:, None], b[None])
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(a, torch.ones_like(a))
+        expected = torch.autograd.forward_ad.unpack_dual(giou_loss(dual[:, None], b[None])).tangent
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(pairwise("giou", dual, b)).tangent, expected)
+    a.requires_grad_()
+    cotangents = torch.rand(2, *whole.shape, dtype=torch.float64)
+    matrix = pairwise("giou", a, b)
+    (batched,) = torch.autograd.grad(matrix, a, cotangents, is_grads_batched=True, retain_graph=True)
+    for got, cotangent in zip(batched, cotangents, strict=True):
+        torch.testing.assert_close(got, *torch.autograd.grad(matrix, a, cotangent, retain_graph=True))
+
+
+def test_what_a_function_closes_over_keeps_its_gradient(small_tiles):
+    a, b = boxes(3), boxes(4, seed=1)
+    factor = torch.tensor(2.0, requires_grad=True)
+    pairwise(lambda p, t: factor * giou_loss(p, t), a, b).sum().backward()
+    torch.testing.assert_close(factor.grad, pairwise("giou", a, b).sum().float())
+
+
+def test_boxes_made_in_inference_mode(small_tiles):
+    with torch.inference_mode():
+        b = boxes(4, seed=1)
+    a = boxes(3).requires_grad_()
+    pairwise("giou", a, b).sum().backward()
+    assert a.grad.isfinite().all()

@@ -1,6 +1,7 @@
 """One box descends to its target under every loss: IoU on the way, from three starts.
 
-All losses take steps of the same length, against their gradient, so that what differs is the direction.
+All losses take steps of the same length, against their gradient, so that what differs is the direction: losses that are
+a function of the same quantity, such as the three of IoU alone, take the same path.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def ious(name: str, start: torch.Tensor) -> list[float]:
 
 def main() -> None:
     for label, start in STARTS.items():
-        print(f"\nIoU of a box that starts {label}: {start.tolist()} → {TARGET.tolist()}, steps of {STEP}")
+        print(f"\nIoU of a box that starts {label}: {start.tolist()} -> {TARGET.tolist()}, steps of {STEP}")
         print(f"{'after step':12}" + "".join(f"{k:>7}" for k in SHOWN))
         for name in LOSSES:
             print(f"{name:12}" + "".join(f"{iou:7.3f}" for iou in ious(name, start)))

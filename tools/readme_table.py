@@ -14,7 +14,10 @@ BEGIN, END = "<!-- losses: written by `make readme` -->", "<!-- end of losses --
 def table() -> str:
     rows = ["| loss | value | own parameters | bounds | unit | source |", "|---|---|---|---|---|---|"]
     for facts in map(loss_facts, LOSSES.values()):
-        parameters = "<br>".join(f"`{name}={p['default']!r}`" for name, p in facts["parameters"].items())
+        parameters = "<br>".join(
+            f"`{name}`, required" if p["required"] else f"`{name}={p['default']!r}`"
+            for name, p in facts["parameters"].items()
+        )
         value = facts["formula"] + (f"<br>**{facts['warning']}**" if facts["warning"] else "")
         cells = [f"`{facts['function']}`", value, parameters, bounds_text(facts), facts["unit"], facts["source"]]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") or "–" for cell in cells) + " |")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from ..boxes import as_pair
@@ -69,29 +70,45 @@ class Parameter:
     domain: Domain | None
 
     @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
     def accepts(self) -> str:
-        if self.kind is Any:
-            return "anything"
         if typing.get_origin(self.kind) is Literal:
             return "one of " + ", ".join(map(repr, typing.get_args(self.kind)))
         if self.kind is bool:
             return "True or False"
-        return "a finite number" + (f" {self.domain.text}" if self.domain else "")
+        if self.kind is float:
+            return "a finite number" + (f" {self.domain.text}" if self.domain else "")
+        return "anything"
 
     def check(self, value: Any) -> None:
-        if self.kind is Any:
-            return
         if typing.get_origin(self.kind) is Literal:
             right_type, right_value = isinstance(value, str), value in typing.get_args(self.kind)
         elif self.kind is bool:
             right_type = right_value = isinstance(value, bool)
+        elif self.kind is float:
+            right_type = is_number(value)
+            right_value = is_finite(value) and (self.domain is None or self.domain.holds(value))
         else:
-            right_type = isinstance(value, (int, float)) and not isinstance(value, bool)
-            right_value = right_type and math.isfinite(value) and (self.domain is None or self.domain.holds(value))
+            return
         if not right_type:
             raise TypeError(f"{self.name}: expected {self.accepts}, got {value!r}")
         if not right_value:
             raise ValueError(f"{self.name}: expected {self.accepts}, got {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """A number that a float holds."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:  # an int beyond 1e308
+        return False
 
 
 @dataclass(frozen=True)
@@ -146,8 +163,21 @@ class Loss:
         for name, value in given.items():
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
-                raise TypeError(f"{self.name}: unknown parameter {name!r}; its parameters: {known}")
+                hint = "; boxes of another format: boxloss.boxes.convert" if name == "box_format" else ""
+                raise TypeError(f"{self.name}: unknown parameter {name!r}; its own parameters: {known}{hint}")
             self.parameters[name].check(value)
+        for name, parameter in self.parameters.items():
+            if parameter.required and name not in given:
+                raise TypeError(f"{self.name}: parameter {name!r} is required: {parameter.accepts}")
+
+    def values(self, pair: BoxPair, parameters: Mapping[str, Any]) -> Tensor:
+        """The formula's value of each pair."""
+        value = self.formula(pair, **parameters)
+        if value.shape != pair.shape:
+            raise ValueError(
+                f"{self.name}: its formula gave {tuple(value.shape)}, expected one number per pair, {tuple(pair.shape)}"
+            )
+        return value
 
 
 LOSSES: dict[str, Loss] = {}
@@ -167,11 +197,31 @@ def define(
 ) -> Callable[[Callable[..., Tensor]], LossFunction]:
     """Make a formula ``x_loss(pair, *, own parameters)`` the public function ``x_loss(pred, target, *, …)``.
 
-    The facts are those of `Loss`. Defining a name anew replaces the loss.
+    The formula returns one number per pair, from what a `BoxPair` has: ``difference`` (4, ...), ``iou``, ``iou_loss``,
+    ``hull_excess``, ``center_ratio``, ``side_ratio``, ``corner_ratio``, ``angle``. Its docstring begins with a sentence
+    and the formula as text, which the tables print. Parameters annotated `float`, `NonNegative`, `UpToOne`, `bool` or
+    `Literal` are checked at every call.
+
+    Args:
+        source: author, place, year and number of the paper.
+        bounds: of the values, with the default parameters; an upper bound may be `math.inf`.
+        degree: both boxes times s multiply the loss by s^degree: 0 without unit, 1 a length, 2 an area.
+        lengths: names of the parameters that are lengths.
+        symmetric: pred and target can be swapped.
+        detached: a factor is held constant in the backward pass.
+        zero_without_overlap: the loss is 0 wherever the boxes do not overlap.
+        focus: the weight of each pair in a reweighted loss, of the formula's arguments.
+
+    Raises:
+        TypeError: the formula's parameters are not a pair and keyword-only ones, or have a name that every loss has.
+        ValueError: its name does not end in ``_loss``, or another loss has it.
     """
 
     def decorate(formula: Callable[..., Tensor]) -> LossFunction:
-        @functools.wraps(formula)
+        _check_formula(formula)
+        if degree not in (0, 1, 2):
+            raise ValueError(f"degree: expected 0, 1 or 2, got {degree!r}")
+
         def function(
             pred: Tensor,
             target: Tensor,
@@ -183,11 +233,14 @@ def define(
         ) -> Tensor:
             loss.check_parameters(parameters)
             check_reduction(reduction, avg_factor)
-            value = formula(BoxPair(*as_pair(pred, target)), **parameters)
-            return reduce_pairs(value, reduction, weight, avg_factor)
+            pair = BoxPair(*as_pair(pred, target))
+            return reduce_pairs(loss.values(pair, parameters), reduction, weight, avg_factor)
 
+        hints = typing.get_type_hints(function) | typing.get_type_hints(formula, include_extras=True)
+        functools.update_wrapper(function, formula, assigned=("__module__", "__name__", "__qualname__"))
         function.__doc__ = _public_docstring(formula, source)
-        function.__signature__ = _public_signature(function, formula)  # type: ignore[attr-defined]
+        function.__signature__ = signature = _public_signature(function, formula, hints)  # type: ignore[attr-defined]
+        function.__annotations__ = {key: hints[key] for key in (*signature.parameters, "return") if key in hints}
         loss = Loss(
             name=formula.__name__.removesuffix("_loss"),
             formula=formula,
@@ -208,21 +261,47 @@ def define(
     return decorate
 
 
+_TAKEN = {"pred", "target", "reduction", "weight", "avg_factor"} | {  # of loss functions
+    *("name", "box_format", "gain", "normalize_weight"),  # of BoxLoss
+    *("loss", "a", "b"),  # of pairwise
+}
+
+
+def _check_formula(formula: Callable[..., Tensor]) -> None:
+    name = formula.__name__
+    if not name.endswith("_loss"):
+        raise ValueError(f"{name}: the name of a loss function ends in '_loss'")
+    first, *own = inspect.signature(formula).parameters.values()
+    if first.kind is not first.POSITIONAL_OR_KEYWORD or any(p.kind is not p.KEYWORD_ONLY for p in own):
+        raise TypeError(f"{name}: expected a formula (pair, *, own parameters), got {inspect.signature(formula)}")
+    taken = _TAKEN & {p.name for p in own}
+    if taken:
+        raise TypeError(f"{name}: every loss or its module has {', '.join(sorted(taken))}; expected another name")
+    known = LOSSES.get(name.removesuffix("_loss"))
+    place = (formula.__module__, formula.__qualname__)
+    if known and (known.formula.__module__, known.formula.__qualname__) != place:  # the same one: a cell run again
+        raise ValueError(f"{name}: there is a loss of this name in {known.formula.__module__}; expected another name")
+
+
 def _own_parameters(formula: Callable[..., Tensor]) -> dict[str, Parameter]:
     kinds = typing.get_type_hints(formula, include_extras=True)
     own: dict[str, Parameter] = {}
     for name, parameter in list(inspect.signature(formula).parameters.items())[1:]:
         kind = kinds.get(name, Any)
         domains = getattr(kind, "__metadata__", ())
-        own[name] = Parameter(name, parameter.default, kind, domains[0] if domains else None)
+        plain = typing.get_args(kind)[0] if domains else kind
+        own[name] = Parameter(name, parameter.default, plain, domains[0] if domains else None)
     return own
 
 
-def _public_signature(function: Callable[..., Tensor], formula: Callable[..., Tensor]) -> inspect.Signature:
+def _public_signature(
+    function: Callable[..., Tensor], formula: Callable[..., Tensor], hints: dict[str, Any]
+) -> inspect.Signature:
     public = inspect.signature(function, follow_wrapped=False)
     common = [p for p in public.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     own = list(inspect.signature(formula).parameters.values())[1:]
-    return public.replace(parameters=common + own)
+    hinted = [p.replace(annotation=hints.get(p.name, p.empty)) for p in common + own]
+    return public.replace(parameters=hinted, return_annotation=Tensor)
 
 
 def _public_docstring(formula: Callable[..., Tensor], source: str) -> str:
@@ -241,9 +320,9 @@ def find_loss(name: str) -> Loss:
     Traceback (most recent call last):
     ValueError: no loss named 'guou'; did you mean 'giou'?
     """
-    if name in LOSSES:
+    if isinstance(name, str) and name in LOSSES:
         return LOSSES[name]
-    near = difflib.get_close_matches(str(name), LOSSES, n=1)
+    near = difflib.get_close_matches(str(name).lower().removesuffix("_loss"), LOSSES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LOSSES)}"
     raise ValueError(f"no loss named {name!r}; {hint}")
 
@@ -258,19 +337,30 @@ def similarity(name: str, pred: Tensor, target: Tensor, **parameters: Any) -> Te
         parameters: the loss's own.
 
     Returns:
-        ``(...)``, without unit; 1 where two boxes coincide.
+        ``(...)``, without unit; 1 where two boxes coincide. Of every pred with every target: ``1 - pairwise(…)``.
 
     Raises:
-        ValueError: the loss is unknown or unbounded, or the shapes do not pair up.
+        TypeError: a parameter that is not the loss's own.
+        ValueError: the loss is unknown; it has no similarity, being unbounded or 0 also for boxes that lie apart; the
+            shapes do not pair up.
 
     >>> similarity("iou", torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1/7
     tensor(0.1429)
     """
+    check_own(parameters)
+    able = [key for key, loss in LOSSES.items() if math.isfinite(loss.bounds[1]) and not loss.zero_without_overlap]
     loss = find_loss(name)
-    if not math.isfinite(loss.bounds[1]):
-        bounded = ", ".join(known for known, other in LOSSES.items() if math.isfinite(other.bounds[1]))
-        raise ValueError(f"{name!r} has no upper bound and so no similarity; expected one of {bounded}")
+    if name not in able:
+        why = "is 0 also for boxes that lie apart" if loss.zero_without_overlap else "has no upper bound"
+        raise ValueError(f"{name!r} {why} and so has no similarity; expected one of {', '.join(able)}")
     return 1.0 - loss.function(pred, target, **parameters)
+
+
+def check_own(parameters: Mapping[str, Any]) -> None:
+    """Refuse what is a parameter of every loss function where only a loss's own count."""
+    common = {"reduction", "weight", "avg_factor"} & parameters.keys()
+    if common:
+        raise TypeError(f"expected the loss's own parameters only, got {', '.join(sorted(common))}")
 
 
 def check_reduction(reduction: str, avg_factor: float | Tensor | None) -> None:
@@ -287,6 +377,8 @@ def reduce_pairs(
     if weight is not None:
         if not isinstance(weight, Tensor):
             raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
+        if weight.is_complex():
+            raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
         if weight.shape != value.shape:
             raise ValueError(
                 f"weight: expected one number per pair, shape {tuple(value.shape)}, got {tuple(weight.shape)}"
@@ -295,10 +387,16 @@ def reduce_pairs(
     if reduction == "none":
         return value
     total = value.sum()
+    if isinstance(avg_factor, Tensor):
+        if avg_factor.ndim > 0 or avg_factor.is_complex():
+            found = f"a tensor {tuple(avg_factor.shape)} of {avg_factor.dtype}"
+            raise ValueError(f"avg_factor: expected a number or a real tensor (), got {found}")
+        avg_factor = avg_factor.to(total.dtype)
+    elif avg_factor is not None:
+        if not is_number(avg_factor):
+            raise TypeError(f"avg_factor: expected a number or a real tensor (), got {avg_factor!r}")
+        if not is_finite(avg_factor) or avg_factor < 0 or (avg_factor == 0 and value.numel() > 0):
+            raise ValueError(f"avg_factor: expected a finite number > 0, got {avg_factor!r}")
     if reduction == "sum" or value.numel() == 0:  # the sum of no pairs is 0 with a graph
         return total
-    if avg_factor is None:
-        return total / value.numel()
-    if not isinstance(avg_factor, Tensor) and not avg_factor > 0:
-        raise ValueError(f"avg_factor: expected a number > 0, got {avg_factor!r}")
-    return total / avg_factor
+    return total / (value.numel() if avg_factor is None else avg_factor)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..boxes import check_boxes, in_one_dtype
-from ._define import LossFunction, find_loss
+from ._define import LOSSES, LossFunction, check_own, find_loss
 
 TILE = 1 << 16
-"""Pairs computed at a time. Some 60 intermediate numbers a pair: 16 MB of scratch in float32, about a level-2 cache."""
+"""Pairs computed at a time. Some 60 intermediate numbers a pair: 16 MB in float32."""
 
 _Tile = tuple[slice, slice, slice]
 
@@ -21,8 +21,9 @@ _Tile = tuple[slice, slice, slice]
 def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) -> Tensor:
     """The loss of every box of ``a`` with every box of ``b``.
 
-    It costs the output and a bounded scratch, forward and backward: the matrix is computed in tiles, and the backward
-    pass computes each tile anew.
+    It costs the output and a bounded scratch, some 60 MB: the matrix is computed in tiles, and the backward pass
+    computes each tile anew. Under a compiler, function transforms, forward mode and ``create_graph=True``, and of a
+    function that is not in `LOSSES`, it is computed whole.
 
     Args:
         loss: a name, such as ``"giou"``, or a loss function, such as `giou_loss`.
@@ -43,9 +44,7 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) 
             [0.5000, 0.0000]])
     """
     function = loss if callable(loss) else find_loss(loss).function
-    common = {"reduction", "weight", "avg_factor"} & parameters.keys()
-    if common:
-        raise TypeError(f"pairwise takes the loss's own parameters only, got {', '.join(sorted(common))}")
+    check_own(parameters)
     check_boxes(a, "a")
     check_boxes(b, "b")
     batched = a.ndim == b.ndim >= 2 and all(
@@ -58,9 +57,8 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) 
         )
     a, b = in_one_dtype(a, b)
     formula = functools.partial(function, **parameters)
-    # Tiles are for eager execution. A compiler fuses the formula by itself, and function transforms need it whole.
-    whole = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if whole or a.shape[:-1].numel() * b.shape[-2] <= TILE:
+    small = a.shape[:-1].numel() * b.shape[-2] <= TILE
+    if torch.compiler.is_compiling() or small or _needs_whole(function, a, b):
         return _every_pair(formula, a, b)
     leading = [q if p == 1 else p for p, q in zip(a.shape[:-2], b.shape[:-2], strict=True)]
     flat_a = a.expand(*leading, *a.shape[-2:]).reshape(-1, *a.shape[-2:])
@@ -69,8 +67,19 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) 
     return matrix.reshape(*leading, *matrix.shape[-2:])
 
 
+def _needs_whole(function: Any, a: Tensor, b: Tensor) -> bool:
+    """Function transforms and forward mode can't see into tiles; nor would what another function closes over."""
+    unpack = torch.autograd.forward_ad.unpack_dual
+    forward_mode = any(unpack(boxes).tangent is not None for boxes in (a, b))  # type: ignore[no-untyped-call]
+    ours = any(function is loss.function for loss in LOSSES.values())
+    return forward_mode or not ours or torch._C._are_functorch_transforms_active()
+
+
 def _every_pair(formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    return formula(a.unsqueeze(-2), b.unsqueeze(-3))
+    matrix = formula(a.unsqueeze(-2), b.unsqueeze(-3))
+    if matrix.shape[-2:] != (a.shape[-2], b.shape[-2]):
+        raise ValueError(f"loss: expected one number per pair, reduction 'none', got a shape {tuple(matrix.shape)}")
+    return matrix
 
 
 def _tiles(batch: int, rows: int, columns: int) -> Iterator[_Tile]:
@@ -90,7 +99,7 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
         ctx.formula = formula
-        ctx.save_for_backward(a, b)
+        ctx.save_for_backward(*(boxes.clone() if boxes.is_inference() else boxes for boxes in (a, b)))
         matrix = a.new_empty(a.shape[0], a.shape[1], b.shape[1])
         for i, j, k in _tiles(*matrix.shape):
             matrix[i, j, k] = _every_pair(formula, a[i, j], b[i, k])
@@ -100,8 +109,11 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         a, b = ctx.saved_tensors
         _, needs_a, needs_b = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # create_graph=True: the formula whole, which can be differentiated again
-            return None, *_gradients(_every_pair(ctx.formula, a, b), a, b, grad, create_graph=True)
+        again = torch.is_grad_enabled()  # create_graph=True
+        if again or torch._C._functorch.is_legacy_batchedtensor(grad):  # or is_grads_batched=True
+            with torch.enable_grad():
+                matrix = _every_pair(ctx.formula, a, b)
+            return None, *_gradients(matrix, a, b, grad, create_graph=again)
         grad_a = torch.zeros_like(a) if needs_a else None
         grad_b = torch.zeros_like(b) if needs_b else None
         for i, j, k in _tiles(*grad.shape):

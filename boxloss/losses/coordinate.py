@@ -85,7 +85,10 @@ def smooth_l1_loss(pair: BoxPair, *, beta: NonNegative = 1.0) -> Tensor:
     tensor(1.6250)
     """
     d = pair.difference.abs()
-    if beta == 0:
+    beta, limits = float(beta), torch.finfo(d.dtype)
+    if beta > limits.max:
+        raise ValueError(f"beta: expected at most {limits.max} in {d.dtype}, got {beta}")
+    if beta < limits.tiny * limits.eps:  # 0, or 0 in the dtype
         return d.sum(0)
     # Both branches in one: the part of |d| below β is squared. In a `where`, d²/(2β) could overflow where not taken.
     near = d.masked_fill(d > beta, beta)

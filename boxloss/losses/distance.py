@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..boxes import as_pair
 from ..geometry import ASPECT, BoxPair, ratio
-from ._define import LOSSES, NonNegative, define
+from ._define import LOSSES, NonNegative, define, is_number
 
 
 @define(source="Zheng et al., AAAI 2020, arXiv:1911.08287", bounds=(0, 2))
@@ -158,5 +158,7 @@ def cdiou(pred: Tensor, target: Tensor, lam: float = 0.001) -> Tensor:
     >>> cdiou(torch.tensor([0.0, 0, 3, 4]), torch.tensor([0.0, 0, 3, 2]))  # 6/12 + 0.001 (1 - 4/20)
     tensor(0.5008)
     """
+    if not is_number(lam):
+        raise TypeError(f"lam: expected a number, got {lam!r}")
     pair = BoxPair(*as_pair(pred, target))
     return pair.iou + lam * (1.0 - pair.corner_ratio)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..geometry import BoxPair
@@ -10,8 +11,11 @@ from ._define import LOSSES, NonNegative, define
 
 def _iou_power(pair: BoxPair, *, gamma: NonNegative = 0.5, detach_weight: bool = True) -> Tensor:
     """(I/U)^γ."""
-    iou = pair.iou.detach() if detach_weight else pair.steady_iou
-    return iou.pow(gamma)
+    constant = pair.iou.detach().pow(gamma)
+    if detach_weight:
+        return constant
+    # Not even a slope that is thrown away may be that of a power at 0: in forward mode inf * 0 would stay.
+    return torch.where(pair.next_to_0, constant, pair.iou.masked_fill(pair.next_to_0, 1.0).pow(gamma))
 
 
 @define(

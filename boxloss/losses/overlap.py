@@ -56,9 +56,11 @@ def log_iou_loss(pair: BoxPair, *, floor: UpToOne = 1e-6) -> Tensor:
     tensor(1.9459)
     """
     # Near 1 the digits are in 1 − IoU, else in IoU. The bounds keep the branch that isn't taken finite.
-    far = -pair.steady_iou.clamp(min=floor).log()
-    near = -(-pair.iou_loss.clamp(max=min(0.5, 1.0 - floor))).log1p()
-    return torch.where(pair.iou > 0.5, near, far)
+    iou = torch.where(pair.next_to_0, pair.iou.detach(), pair.iou)
+    far = -iou.clamp(min=torch.finfo(iou.dtype).tiny).log()
+    near = -(-pair.iou_loss.clamp(max=0.5)).log1p()
+    low = pair.iou <= floor if floor < 0.5 else pair.iou_loss >= 1.0 - floor
+    return torch.where(pair.iou > 0.5, near, far).masked_fill(low, 0.0 - math.log(floor))
 
 
 @define(source="Ge et al., YOLOX, 2021, arXiv:2107.08430 (code); PaddleDetection", bounds=(0, 1))
