@@ -130,7 +130,8 @@ class BoxPair:
 
     @_lazy
     def _shared_sides(self) -> Tensor:
-        return _positive(self._overlap)
+        # A target without length can't be overlapped, wherever pred goes: where they touch there is no slope.
+        return _positive(self._overlap).masked_fill(self._target_sides == 0.0, 0.0)
 
     @_lazy
     def _intersection(self) -> Tensor:

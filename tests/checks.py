@@ -181,6 +181,13 @@ def check_collapsed(package: ModuleType) -> None:
             assert gradient[3] < 0, label(variant)
 
 
+def check_empty_target(package: ModuleType) -> None:
+    """IoU with a line is 0 wherever pred goes, also where its edge touches the line."""
+    pred, target = torch.tensor([0.0, 5, 10, 9]), torch.tensor([0.0, 5, 10, 5])
+    _, gradient = value_and_gradient(package, ("iou", {}), pred, target)
+    assert (gradient == 0).all(), gradient
+
+
 def check_scale(package: ModuleType) -> None:
     """Boxes times a power of two: dimensionless losses to the bit, the others times the power of their unit."""
     for kind in pairs.KINDS:

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
-from variants import VARIANTS, Variant, label, ulp_limit
+from variants import DEFAULTS, VARIANTS, Variant, label, ulp_limit
 
 import boxloss
 from boxloss import LOSSES
 
-N = 250_000  # of each of four dtypes
+N = 250_000  # of each of four dtypes; a tenth of it with parameters that are not the defaults
 INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -52,7 +52,7 @@ def may_vanish(variant: Variant, wanted: mpf, dtype: torch.dtype) -> bool:
 def test_a_million_pairs_of_raw_bits(variant, dtype):
     name, parameters = variant
     loss = LOSSES[name]
-    pred, target = draw(N, dtype, seed=7)
+    pred, target = draw(N if variant in DEFAULTS else N // 10, dtype, seed=7)
     value, gradient = checks.value_and_gradient(boxloss, variant, pred, target)
     assert not value.isnan().any()
     assert not gradient.isnan().any()

@@ -48,6 +48,10 @@ def test_a_collapsed_box_can_grow():
     checks.check_collapsed(boxloss)
 
 
+def test_an_empty_target_does_not_pull():
+    checks.check_empty_target(boxloss)
+
+
 def test_every_loss_has_a_reference():
     assert {name for name, _ in VARIANTS} == set(exact.LOSSES) == set(boxloss.LOSSES)
 

@@ -9,7 +9,7 @@ import checks
 import pairs
 import pytest
 import torch
-from variants import TRACED, VARIANTS, is_derivative, label, parameters_scaled
+from variants import DEFAULTS, TRACED, VARIANTS, is_derivative, label, parameters_scaled
 
 import boxloss
 from boxloss import LOSSES, BoxLoss, pairwise
@@ -278,7 +278,7 @@ def test_compiles_with_inductor(variant):
     torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-5)
 
 
-@every_graph
+@pytest.mark.parametrize("variant", DEFAULTS, ids=label)
 def test_exports(variant):
     class Forward(torch.nn.Module):
         def forward(self, pred, target):

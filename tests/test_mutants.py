@@ -26,8 +26,9 @@ MUTANTS = {
     "scale by a power of two lost": ("geometry.py", "return _reciprocal_power(largest, self._pred.dtype)", "return torch.ones_like(self._pred[0] + self._target[0]).detach()"),
     "scale shared by both axes": ("geometry.py", "_exponent_bits(self._target).amax(0))", "_exponent_bits(self._target).amax((0, 1)))"),
     "scale not a power of two": ("geometry.py", "x.detach().view(integer) & mask", "x.detach().abs().view(integer)"),
-    "overlap not clamped": ("geometry.py", "return _positive(self._overlap)", "return self._overlap"),
+    "overlap not clamped": ("geometry.py", "return _positive(self._overlap).masked", "return self._overlap.masked"),
     "sides not clamped": ("geometry.py", "return _positive(high - low)\n\n    @_lazy\n    def _target", "return high - low\n\n    @_lazy\n    def _target"),
+    "an empty target pulls": ("geometry.py", ".masked_fill(self._target_sides == 0.0, 0.0)", ""),
     "clamp without a slope at 0": ("geometry.py", "x.masked_fill(x < 0.0, 0.0)", "torch.relu(x)"),
     "union without intersection": ("geometry.py", "target_width * target_height - intersection", "target_width * target_height"),
     "union as a difference of areas": ("geometry.py", "torch.where(close, intersection + outside, union)", "union"),
@@ -93,12 +94,13 @@ def fault_of(package: ModuleType) -> None:
         checks.check_values(package, kind, torch.float32, 40)
         checks.check_gradients(package, kind, torch.float32, 12)
     checks.check_values(package, "pixels", torch.float16, 40)
-    checks.check_values(package, "nearly_equal", torch.float64, 2000, seed=5)  # where digits are lost first
     checks.check_degenerate(package, torch.float32)
     checks.check_collapsed(package)
+    checks.check_empty_target(package)
     checks.check_scale(package)
     checks.check_not_finite(package)
     checks.check_extremes(package)
+    checks.check_values(package, "nearly_equal", torch.float64, 2000, seed=5)  # where the last digits are lost
 
 
 @pytest.mark.parametrize("mutant", [None, *MUTANTS])
