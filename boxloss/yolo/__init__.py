@@ -1,18 +1,23 @@
-"""A YOLOv3 head: anchors, assignment and composite loss. Tensors in, tensors out."""
+"""A YOLOv3 head: anchors, assignment, composite loss, detections, and a small detector. Tensors in, tensors out."""
 
 from .anchors import DARKNET_ANCHORS, kmeans_anchors, shape_iou
 from .assign import Positives, Truths, assign, ignored
+from .detect import Detections, detect
 from .grid import Grid
 from .loss import YoloLoss, YoloTerms
+from .model import TinyYolo
 
 __all__ = [
     "DARKNET_ANCHORS",
+    "Detections",
     "Grid",
     "Positives",
+    "TinyYolo",
     "Truths",
     "YoloLoss",
     "YoloTerms",
     "assign",
+    "detect",
     "ignored",
     "kmeans_anchors",
     "shape_iou",
