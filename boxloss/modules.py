@@ -11,7 +11,8 @@ from .boxes import as_pair, check_format
 from .distributed import mean_over_ranks
 from .geometry import BoxPair
 from .losses import find_loss
-from .losses._define import check_reduction, is_finite, reduce_pairs
+from .losses._parameters import is_finite
+from .losses._reduce import check_reduction, reduce_pairs
 
 
 class BoxLoss(torch.nn.Module):

@@ -1,7 +1,8 @@
 """The box-regression losses, by family: the family says which geometry a formula uses."""
 
-from ._define import LOSSES, Loss, LossFunction, NonNegative, UpToOne, define, find_loss, similarity
+from ._define import LOSSES, Loss, LossFunction, define, find_loss, similarity
 from ._pairwise import pairwise
+from ._parameters import NonNegative, UpToOne
 
 # The order of the families is the order of LOSSES and of every table.
 # isort: off

@@ -13,15 +13,14 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from torch import Tensor
 
 from ..boxes import as_pair
 from ..geometry import BoxPair
-
-REDUCTIONS = ("none", "mean", "sum")
+from ._parameters import Parameter
+from ._reduce import check_reduction, reduce_pairs
 
 # What every loss's docstring says of its common arguments and errors, in place of {common} and {raises}.
 _COMMON = """\
@@ -46,69 +45,6 @@ class LossFunction(Protocol):
         avg_factor: float | Tensor | None = None,
         **parameters: Any,
     ) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Domain:
-    """The numbers a parameter may take."""
-
-    text: str
-    holds: Callable[[float], bool]
-
-
-NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
-UpToOne = Annotated[float, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A loss's own keyword: its default and what it accepts."""
-
-    name: str
-    default: Any
-    kind: Any
-    domain: Domain | None
-
-    @property
-    def required(self) -> bool:
-        return self.default is inspect.Parameter.empty
-
-    @property
-    def accepts(self) -> str:
-        if typing.get_origin(self.kind) is Literal:
-            return "one of " + ", ".join(map(repr, typing.get_args(self.kind)))
-        if self.kind is bool:
-            return "True or False"
-        if self.kind is float:
-            return "a finite number" + (f" {self.domain.text}" if self.domain else "")
-        return "anything"
-
-    def check(self, value: Any) -> None:
-        if typing.get_origin(self.kind) is Literal:
-            right_type, right_value = isinstance(value, str), value in typing.get_args(self.kind)
-        elif self.kind is bool:
-            right_type = right_value = isinstance(value, bool)
-        elif self.kind is float:
-            right_type = is_number(value)
-            right_value = is_finite(value) and (self.domain is None or self.domain.holds(value))
-        else:
-            return
-        if not right_type:
-            raise TypeError(f"{self.name}: expected {self.accepts}, got {value!r}")
-        if not right_value:
-            raise ValueError(f"{self.name}: expected {self.accepts}, got {value!r}")
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
-
-
-def is_finite(value: Any) -> bool:
-    """A number that a float holds."""
-    try:
-        return is_number(value) and math.isfinite(value)
-    except OverflowError:  # an int beyond 1e308
-        return False
 
 
 @dataclass(frozen=True)
@@ -361,42 +297,3 @@ def check_own(parameters: Mapping[str, Any]) -> None:
     common = {"reduction", "weight", "avg_factor"} & parameters.keys()
     if common:
         raise TypeError(f"expected the loss's own parameters only, got {', '.join(sorted(common))}")
-
-
-def check_reduction(reduction: str, avg_factor: float | Tensor | None) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"Invalid reduction {reduction!r}: expected one of {', '.join(map(repr, REDUCTIONS))}")
-    if avg_factor is not None and reduction != "mean":
-        raise ValueError(f"avg_factor divides a sum: expected reduction 'mean' with it, got {reduction!r}")
-
-
-def reduce_pairs(
-    value: Tensor, reduction: str, weight: Tensor | None = None, avg_factor: float | Tensor | None = None
-) -> Tensor:
-    """One value per pair → weighted values, their sum, or their sum over the number of pairs or ``avg_factor``."""
-    if weight is not None:
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
-        if weight.is_complex():
-            raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
-        if weight.shape != value.shape:
-            raise ValueError(
-                f"weight: expected one number per pair, shape {tuple(value.shape)}, got {tuple(weight.shape)}"
-            )
-        value = value * weight.to(value.dtype)
-    if reduction == "none":
-        return value
-    total = value.sum()
-    if isinstance(avg_factor, Tensor):
-        if avg_factor.ndim > 0 or avg_factor.is_complex():
-            found = f"a tensor {tuple(avg_factor.shape)} of {avg_factor.dtype}"
-            raise ValueError(f"avg_factor: expected a number or a real tensor (), got {found}")
-        avg_factor = avg_factor.to(total.dtype)
-    elif avg_factor is not None:
-        if not is_number(avg_factor):
-            raise TypeError(f"avg_factor: expected a number or a real tensor (), got {avg_factor!r}")
-        if not is_finite(avg_factor) or avg_factor < 0 or (avg_factor == 0 and value.numel() > 0):
-            raise ValueError(f"avg_factor: expected a finite number > 0, got {avg_factor!r}")
-    if reduction == "sum" or value.numel() == 0:  # the sum of no pairs is 0 with a graph
-        return total
-    return total / (value.numel() if avg_factor is None else avg_factor)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import BoxPair
-from ._define import NonNegative, define
+from ._define import define
+from ._parameters import NonNegative
 
 
 @define(source="", bounds=(0, math.inf), degree=1)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..boxes import as_pair
 from ..geometry import ASPECT, BoxPair, ratio
-from ._define import LOSSES, NonNegative, define, is_number
+from ._define import LOSSES, define
+from ._parameters import NonNegative, is_number
 
 
 @define(source="Zheng et al., AAAI 2020, arXiv:1911.08287", bounds=(0, 2))

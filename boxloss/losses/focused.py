@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import BoxPair
-from ._define import LOSSES, NonNegative, define
+from ._define import LOSSES, define
+from ._parameters import NonNegative
 
 
 def _iou_power(pair: BoxPair, *, gamma: NonNegative = 0.5, detach_weight: bool = True) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import BoxPair
-from ._define import UpToOne, define
+from ._define import define
+from ._parameters import UpToOne
 
 
 @define(source="", bounds=(0, 1))

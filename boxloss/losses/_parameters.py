@@ -1,0 +1,75 @@
+"""A loss's own keywords: what each accepts, checked in one place, with one text."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The numbers a parameter may take."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
+UpToOne = Annotated[float, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A loss's own keyword: its default and what it accepts."""
+
+    name: str
+    default: Any
+    kind: Any
+    domain: Domain | None
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def accepts(self) -> str:
+        if typing.get_origin(self.kind) is Literal:
+            return "one of " + ", ".join(map(repr, typing.get_args(self.kind)))
+        if self.kind is bool:
+            return "True or False"
+        if self.kind is float:
+            return "a finite number" + (f" {self.domain.text}" if self.domain else "")
+        return "anything"
+
+    def check(self, value: Any) -> None:
+        if typing.get_origin(self.kind) is Literal:
+            right_type, right_value = isinstance(value, str), value in typing.get_args(self.kind)
+        elif self.kind is bool:
+            right_type = right_value = isinstance(value, bool)
+        elif self.kind is float:
+            right_type = is_number(value)
+            right_value = is_finite(value) and (self.domain is None or self.domain.holds(value))
+        else:
+            return
+        if not right_type:
+            raise TypeError(f"{self.name}: expected {self.accepts}, got {value!r}")
+        if not right_value:
+            raise ValueError(f"{self.name}: expected {self.accepts}, got {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """A number that a float holds."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:  # an int beyond 1e308
+        return False

@@ -1,0 +1,48 @@
+"""From one value per pair to what is asked for: the values themselves, their sum or their mean, weighted or not."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ._parameters import is_finite, is_number
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def check_reduction(reduction: str, avg_factor: float | Tensor | None) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"Invalid reduction {reduction!r}: expected one of {', '.join(map(repr, REDUCTIONS))}")
+    if avg_factor is not None and reduction != "mean":
+        raise ValueError(f"avg_factor divides a sum: expected reduction 'mean' with it, got {reduction!r}")
+
+
+def reduce_pairs(
+    value: Tensor, reduction: str, weight: Tensor | None = None, avg_factor: float | Tensor | None = None
+) -> Tensor:
+    """One value per pair → weighted values, their sum, or their sum over the number of pairs or ``avg_factor``."""
+    if weight is not None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
+        if weight.is_complex():
+            raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
+        if weight.shape != value.shape:
+            raise ValueError(
+                f"weight: expected one number per pair, shape {tuple(value.shape)}, got {tuple(weight.shape)}"
+            )
+        value = value * weight.to(value.dtype)
+    if reduction == "none":
+        return value
+    total = value.sum()
+    if isinstance(avg_factor, Tensor):
+        if avg_factor.ndim > 0 or avg_factor.is_complex():
+            found = f"a tensor {tuple(avg_factor.shape)} of {avg_factor.dtype}"
+            raise ValueError(f"avg_factor: expected a number or a real tensor (), got {found}")
+        avg_factor = avg_factor.to(total.dtype)
+    elif avg_factor is not None:
+        if not is_number(avg_factor):
+            raise TypeError(f"avg_factor: expected a number or a real tensor (), got {avg_factor!r}")
+        if not is_finite(avg_factor) or avg_factor < 0 or (avg_factor == 0 and value.numel() > 0):
+            raise ValueError(f"avg_factor: expected a finite number > 0, got {avg_factor!r}")
+    if reduction == "sum" or value.numel() == 0:  # the sum of no pairs is 0 with a graph
+        return total
+    return total / (value.numel() if avg_factor is None else avg_factor)
