@@ -139,20 +139,25 @@ class BoxPair:
         return width * height
 
     @_lazy
+    def _apart(self) -> Tensor:
+        return self._intersection <= 0.0
+
+    @_lazy
     def _areas(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where IoU > ½ (bool), the smaller of intersection and symmetric difference, and the union."""
         pred_width, pred_height = self._pred_sides.unbind(0)
         target_width, target_height = self._target_sides.unbind(0)
         intersection = self._intersection
-        union = pred_width * pred_height + target_width * target_height - intersection
-        close = 2.0 * intersection > union
         (pred_x, pred_y), (target_x, target_y) = (lengths.unbind(0) for lengths in self._outside)
         shared_width, _ = self._shared_sides.unbind(0)
         outside = pred_x * pred_height + target_x * target_height + shared_width * (pred_y + target_y)
+        # The outside lengths hold where the boxes overlap; the areas cancel there, if only a little.
+        areas = pred_width * pred_height + target_width * target_height - intersection
+        close = intersection > outside
         return (
             close,
             torch.where(close, outside, intersection),
-            torch.where(close, intersection + outside, union),
+            torch.where(self._apart, areas, intersection + outside),
         )
 
     @_lazy
@@ -190,10 +195,9 @@ class BoxPair:
         hull_width, hull_height = self._hull_sides.unbind(0)
         hull = hull_width * hull_height
         # Two boxes that overlap leave two corners free. Of boxes that don't, 1 - U/|H| is exact beside a loss of 1.
-        apart = self._intersection <= 0.0
         corners = pred_x * target_y + target_x * pred_y
-        share = ratio(torch.where(apart, union, corners), hull)
-        return torch.where(apart & (hull > 0.0), 1.0 - share, share)
+        share = ratio(torch.where(self._apart, union, corners), hull)
+        return torch.where(self._apart & (hull > 0.0), 1.0 - share, share)
 
     # -- distances, (...): both axes in one unit ---------------------------------------------------------------------
 

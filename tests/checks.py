@@ -181,6 +181,26 @@ def check_collapsed(package: ModuleType) -> None:
             assert gradient[3] < 0, label(variant)
 
 
+def check_ties(package: ModuleType) -> None:
+    """Where edges touch or are shared, a gradient lies between the one-sided ones."""
+    rows = [
+        ([0, 0, 10, 10], [10, 2, 20, 12]),
+        ([10, 2, 20, 12], [0, 0, 10, 10]),
+        ([0, 10, 10, 14], [2, 0, 7, 10]),
+        ([0, 0, 10, 10], [0, 2, 8, 12]),
+        ([0, 0, 10, 10], [0, 0, 10, 7]),
+        ([3, 3, 10, 7], [0, 0, 10, 10]),
+    ]
+    for pred, target in rows:
+        sides = exact.gradients(VARIANTS, pred, target)
+        for variant, limits in zip(VARIANTS, sides, strict=True):
+            boxes = (torch.tensor(box, dtype=torch.float64) for box in (pred, target))
+            _, gradient = value_and_gradient(package, variant, *boxes)
+            off = 1e-13 * max(abs(s) for side in limits for s in side)
+            for g, (low, high) in zip(gradient.tolist(), limits, strict=True):
+                assert low - off <= g <= high + off, (label(variant), pred, target, gradient.tolist(), limits)
+
+
 def check_empty_target(package: ModuleType) -> None:
     """IoU with a line is 0 wherever pred goes, also where its edge touches the line."""
     pred, target = torch.tensor([0.0, 5, 10, 9]), torch.tensor([0.0, 5, 10, 5])

@@ -48,6 +48,10 @@ def test_a_collapsed_box_can_grow():
     checks.check_collapsed(boxloss)
 
 
+def test_at_a_tie_the_gradient_lies_between_the_one_sided_ones():
+    checks.check_ties(boxloss)
+
+
 def test_an_empty_target_does_not_pull():
     checks.check_empty_target(boxloss)
 

@@ -31,16 +31,16 @@ MUTANTS = {
     "an empty target pulls": ("geometry.py", ".masked_fill(self._target_sides == 0.0, 0.0)", ""),
     "clamp without a slope at 0": ("geometry.py", "x.masked_fill(x < 0.0, 0.0)", "torch.relu(x)"),
     "union without intersection": ("geometry.py", "target_width * target_height - intersection", "target_width * target_height"),
-    "union as a difference of areas": ("geometry.py", "torch.where(close, intersection + outside, union)", "union"),
-    "loss as 1 - IoU everywhere": ("geometry.py", "close = 2.0 * intersection > union", "close = intersection > 2.0 * union"),
+    "union as a difference of areas": ("geometry.py", "torch.where(self._apart, areas, intersection + outside)", "areas"),
+    "loss as 1 - IoU everywhere": ("geometry.py", "close = intersection > outside", "close = intersection > 1e38 * outside + 1.0"),
     "outside without the shared part": ("geometry.py", "+ shared_width * (pred_y + target_y)", ""),
     "outside of pred and target swapped": ("geometry.py", "pred_x * pred_height + target_x * target_height", "pred_x * target_height + target_x * pred_height"),
     "0/0 not guarded": ("geometry.py", "denominator.masked_fill(zero, 1.0)", "denominator"),
     "0/0 guarded after the division": ("geometry.py", "return numerator.masked_fill(zero, 0.0) / denominator.masked_fill(zero, 1.0)", "return (numerator / denominator).masked_fill(zero, 0.0)"),
-    "two empty boxes are equal": ("geometry.py", "close = 2.0 * intersection > union", "close = 2.0 * intersection >= union"),
+    "two empty boxes are equal": ("geometry.py", "close = intersection > outside", "close = intersection >= outside"),
     "hull of raw corners": ("geometry.py", "return below + above - overlap", "return self._low_shift.abs() + self._high_shift.abs() + overlap"),
-    "hull excess of overlapping boxes by areas": ("geometry.py", "apart = self._intersection <= 0.0", "apart = self._intersection < 1e38"),
-    "hull excess of disjoint boxes by corners": ("geometry.py", "apart = self._intersection <= 0.0", "apart = self._intersection < 0.0"),
+    "hull excess of overlapping boxes by areas": ("geometry.py", "torch.where(self._apart, union, corners)", "torch.where(self._apart, union, hull - union)"),
+    "hull excess of disjoint boxes by corners": ("geometry.py", "return self._intersection <= 0.0", "return self._intersection < 0.0"),
     "only one corner free": ("geometry.py", "corners = pred_x * target_y + target_x * pred_y", "corners = pred_x * target_y"),
     "centers in one unit per axis": ("geometry.py", "shift = (self._low_shift + self._high_shift) * (0.5 * self._one_unit)", "shift = (self._low_shift + self._high_shift) * 0.5"),
     "center distance doubled": ("geometry.py", "(0.5 * self._one_unit)", "self._one_unit"),
@@ -97,6 +97,7 @@ def fault_of(package: ModuleType) -> None:
     checks.check_degenerate(package, torch.float32)
     checks.check_collapsed(package)
     checks.check_empty_target(package)
+    checks.check_ties(package)
     checks.check_scale(package)
     checks.check_not_finite(package)
     checks.check_extremes(package)
