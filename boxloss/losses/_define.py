@@ -197,7 +197,10 @@ def define(
     return decorate
 
 
-_TAKEN = {"pred", "target", "reduction", "weight", "avg_factor"} | {  # of loss functions
+# Keywords of every loss function, and all names that a loss's own parameter can't have.
+_SHARED = {"reduction", "weight", "avg_factor"}
+_TAKEN = {
+    *("pred", "target", *_SHARED),  # of loss functions
     *("name", "box_format", "gain", "normalize_weight"),  # of BoxLoss
     *("loss", "a", "b"),  # of pairwise
 }
@@ -294,6 +297,6 @@ def similarity(name: str, pred: Tensor, target: Tensor, **parameters: Any) -> Te
 
 def check_own(parameters: Mapping[str, Any]) -> None:
     """Refuse what is a parameter of every loss function where only a loss's own count."""
-    common = {"reduction", "weight", "avg_factor"} & parameters.keys()
+    common = _SHARED & parameters.keys()
     if common:
         raise TypeError(f"expected the loss's own parameters only, got {', '.join(sorted(common))}")
