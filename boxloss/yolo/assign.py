@@ -29,6 +29,9 @@ class Truths(NamedTuple):
     crowd: Tensor
     """``(T,)`` bool: a region of many objects. Predictions in it are ignored; it trains nothing."""
 
+    def to(self, device: torch.device) -> Truths:
+        return Truths(*(column.to(device) for column in self))
+
 
 class Positives(NamedTuple):
     """The predictions of one scale that answer for a truth, one row each."""
