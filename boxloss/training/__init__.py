@@ -1,0 +1,29 @@
+"""Training runs: configuration, loop, checkpoints, evaluation by COCO's rules."""
+
+from .config import Detect, Network, Optimizer, Subset, Terms, TrainConfig, config_parser, parsed_config, read_config
+from .evaluate import EVALUATORS, FIGURES, coco_figures
+from .loop import Trainer, TrainingError
+from .report import Report
+from .run import evaluate_detections, evaluate_run, figures_text, train
+
+__all__ = [
+    "EVALUATORS",
+    "FIGURES",
+    "Detect",
+    "Network",
+    "Optimizer",
+    "Report",
+    "Subset",
+    "Terms",
+    "TrainConfig",
+    "Trainer",
+    "TrainingError",
+    "coco_figures",
+    "config_parser",
+    "evaluate_detections",
+    "evaluate_run",
+    "figures_text",
+    "parsed_config",
+    "read_config",
+    "train",
+]

@@ -1,0 +1,73 @@
+"""Checkpoints: written whole, the one before kept, and read back from whichever is sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import replacing
+
+NAME = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``state``, tensors and plain values, beside the checkpoint; then it takes its place, and that one is kept.
+
+    Raises:
+        OSError: it could not be written; both checkpoints are as they were.
+    """
+    current, previous = folder / NAME, folder / PREVIOUS
+    new = folder / f"{NAME}.new"
+    with replacing(new) as file:
+        torch.save(state, file)
+    # Killed between these two, the folder still holds the previous one, and the new one is made again.
+    if current.exists():
+        os.replace(current, previous)
+    os.replace(new, current)
+
+
+def load_checkpoint(folder: Path, use: Callable[[dict[str, Any]], None], warn: Callable[[str], None]) -> bool:
+    """Give ``use`` the checkpoint of a folder, or if that cannot be read or used, the previous one.
+
+    Args:
+        use: takes the state; raises ValueError or RuntimeError, with nothing changed, if it does not fit.
+        warn: is told why a checkpoint was passed over.
+
+    Returns:
+        False where there is none.
+
+    Raises:
+        ValueError: there are checkpoints, and none can be used.
+    """
+    reasons = []
+    for path in (folder / NAME, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            use(_read(path))
+        except (ValueError, RuntimeError) as error:
+            reasons.append(f"{path} cannot be used: {error}")
+            continue
+        for reason in reasons:
+            warn(f"{reason}; going on from {path}")
+        return True
+    if reasons:
+        raise ValueError("; ".join(reasons) + "; move them away to start anew")
+    return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways: zipfile's, pickle's, torch's own
+        raise ValueError(f"it is damaged or no checkpoint ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict):
+        raise ValueError("it is no checkpoint of boxloss")
+    return state

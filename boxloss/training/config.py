@@ -1,0 +1,280 @@
+"""What a training run depends on. Read from YAML and the command line, written into the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..data import Augment, CocoSubset
+from ..files import replacing
+from ..modules import BoxLoss
+from ..yolo import Grid, YoloLoss
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The part of the data that counts.
+
+    Args:
+        images: how many training images, drawn with ``seed``; null: all.
+        val_images: how many validation images; null: all.
+        categories: names; only images that hold one of them, and only their boxes. null: all.
+        seed: of the draw.
+    """
+
+    images: int | None = None
+    val_images: int | None = None
+    categories: list[str] | None = None
+    seed: int = 0
+
+    @property
+    def train(self) -> CocoSubset:
+        return CocoSubset(self.images, self.categories, self.seed)
+
+    @property
+    def val(self) -> CocoSubset:
+        return CocoSubset(self.val_images, self.categories, self.seed)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The detector.
+
+    Args:
+        backbone: tiny, a plain network trained from scratch; efficientnet_lite0; or a classifier of torchvision.
+        weights: of a backbone other than tiny: default (ImageNet), none, or a file with a state dict.
+        freeze: train the head alone, on features computed once; a backbone other than tiny.
+        width: channels: of tiny at half the resolution, of any other backbone's head.
+        scales: two or three, from 8 pixels a cell.
+        anchors: how many per scale; their sizes are clustered from the training boxes.
+        stretch: 1: a center stays in its cell, as in Darknet; 2: it reaches from -1/2 to 3/2 (box losses only).
+    """
+
+    backbone: str = "tiny"
+    weights: str = "default"
+    freeze: bool = False
+    width: int = 16
+    scales: int = 3
+    anchors: int = 3
+    stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.freeze and self.backbone == "tiny":
+            raise ValueError("network.freeze: the tiny backbone has no pretrained weights; expected another backbone")
+        if self.scales not in (2, 3) or self.anchors < 1:
+            raise ValueError(f"network: expected 2 or 3 scales of 1 anchor or more, got {self.scales}, {self.anchors}")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How the loss's terms are formed and weighed; see boxloss.yolo.YoloLoss.
+
+    Args:
+        box_unit: pixel, cell or image.
+        reduction: sum, batch or positives.
+        objectness: one or iou.
+        classification: bce or focal.
+        ignore_threshold: IoU above which a prediction that is no positive is not told that it is wrong.
+        label_smoothing: classes become 1 - e/2 and e/2.
+        gains: factors of xy, wh, box, objectness, classification; 1 where not given.
+    """
+
+    box_unit: str = "pixel"
+    reduction: str = "positives"
+    objectness: str = "one"
+    classification: str = "bce"
+    ignore_threshold: float = 0.7
+    label_smoothing: float = 0.0
+    gains: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW, warmed up, then falling along a half cosine to a hundredth.
+
+    Args:
+        lr: the highest learning rate.
+        weight_decay: of weights, not of biases and norms.
+        warmup: steps of rising learning rate.
+        clip: the longest gradient over all parameters; longer ones are shortened to it.
+    """
+
+    lr: float = 4e-3
+    weight_decay: float = 5e-4
+    warmup: int = 50
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and self.weight_decay >= 0 and self.warmup >= 0 and self.clip > 0):
+            raise ValueError(f"optimizer: expected lr and clip > 0, weight_decay and warmup >= 0, got {self}")
+
+
+@dataclass(frozen=True)
+class Detect:
+    """How detections are made from outputs.
+
+    Args:
+        score_threshold: lower scores are dropped.
+        iou_threshold: of boxes of one class that overlap by more, the best stays.
+        limit: the most detections of an image.
+    """
+
+    score_threshold: float = 0.01
+    iou_threshold: float = 0.5
+    limit: int = 100
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Args:
+        data: shapes, drawn on first use; or a folder with train.json, val.json and images, or laid out as COCO 2017.
+        train_json: annotations, if not from data; then all four files are given.
+        train_images: folder of the training images.
+        val_json: annotations to evaluate on.
+        val_images: folder of these images.
+        subset: the part of the data that counts.
+        skip_bad_boxes: leave bad boxes out, with a warning, instead of stopping.
+        loss: darknet, paper, or a box loss.
+        loss_parameters: of a box loss, as in boxloss losses.
+        network: the detector.
+        terms: how the loss's terms are formed and weighed.
+        size: of the network's input, one side or height and width; multiples of 16 (two scales) or 32.
+        augment: random changes of training images.
+        epochs: passes over the training images.
+        batch: images of a step, of all processes together.
+        optimizer: learning rates.
+        detect: how detections are made.
+        evaluate_every: epochs from one evaluation to the next; 0: only at the end.
+        seed: of weights, order and changes.
+        threads: of each process; 0: as torch finds.
+        workers: processes that read images, if they do not fit in memory.
+        memory_gb: what the images may take.
+        device: auto, cpu, cuda, …
+        checkpoint_seconds: from one checkpoint to the next, besides those at the end of each epoch.
+    """
+
+    data: str = "shapes"
+    train_json: str | None = None
+    train_images: str | None = None
+    val_json: str | None = None
+    val_images: str | None = None
+    subset: Subset = field(default_factory=Subset)
+    skip_bad_boxes: bool = False
+    loss: str = "darknet"
+    loss_parameters: dict[str, float | bool | str] = field(default_factory=dict)
+    network: Network = field(default_factory=Network)
+    terms: Terms = field(default_factory=Terms)
+    size: int | tuple[int, int] = 160
+    augment: Augment = field(default_factory=Augment)
+    epochs: int = 40
+    batch: int = 16
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    detect: Detect = field(default_factory=Detect)
+    evaluate_every: int = 10
+    seed: int = 0
+    threads: int = 0
+    workers: int = 0
+    memory_gb: float = 4.0
+    device: str = "auto"
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 1), ("evaluate_every", 0), ("threads", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        multiple = 8 * 2 ** (self.network.scales - 1)
+        if any(side < 1 or side % multiple for side in self.input_size):
+            raise ValueError(
+                f"size: expected multiples of {multiple} for {self.network.scales} scales, got {self.size}"
+            )
+        if self.network.freeze and not self.augment.only_flips:
+            raise ValueError(
+                "augment: cached features (network.freeze) can be mirrored left to right, nothing else; expected"
+                " flip_vertical, zoom, shift and color to be 0"
+            )
+        own = (self.train_json, self.train_images, self.val_json, self.val_images)
+        if any(own) and not all(own):
+            raise ValueError("train_json, train_images, val_json, val_images: expected all four or none")
+        # An unknown loss, parameter or gain is found here, before any data is read.
+        self.yolo_loss(Grid((((1.0, 1.0),),), 1, self.network.stretch))
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def yolo_loss(self, grid: Grid) -> YoloLoss:
+        terms = self.terms
+        if self.loss in ("darknet", "paper"):
+            if self.loss_parameters:
+                raise ValueError(f"loss_parameters: {self.loss!r} has none, got {self.loss_parameters}")
+            coordinates: str | BoxLoss = self.loss
+        else:
+            own: dict[str, Any] = dict(self.loss_parameters)
+            coordinates = BoxLoss(self.loss, **own)
+        return YoloLoss(
+            grid,
+            coordinates=coordinates,
+            box_unit=terms.box_unit,
+            reduction=terms.reduction,
+            objectness=terms.objectness,
+            classification=terms.classification,
+            ignore_threshold=terms.ignore_threshold,
+            label_smoothing=terms.label_smoothing,
+            gains=terms.gains,
+        )
+
+    def same_run(self, other: TrainConfig) -> bool:
+        """Whether both lead to the same weights: where and how fast does not matter."""
+        return self._what() == other._what()
+
+    def _what(self) -> TrainConfig:
+        return replace(self, workers=0, memory_gb=0.0, checkpoint_seconds=0.0)
+
+
+def config_parser(**kwargs: Any) -> Any:
+    """jsonargparse's parser of a `TrainConfig`: YAML by ``--config``, and an option for every field."""
+    try:
+        from jsonargparse import ArgumentParser
+    except ImportError as error:
+        raise ImportError(f"configurations need the extra: pip install 'boxloss[study]' ({error})") from error
+    parser = ArgumentParser(**kwargs)
+    parser.add_argument("--config", action="config", help="YAML; options after it take precedence")
+    parser.add_class_arguments(TrainConfig, as_group=False)
+    return parser
+
+
+def read_config(path: Path) -> TrainConfig:
+    """A configuration from YAML.
+
+    Raises:
+        ValueError: an unknown field, or a value that it cannot have.
+    """
+    parser = config_parser(exit_on_error=False)
+    try:
+        parsed = parser.parse_args(["--config", str(path)])
+    except Exception as error:  # jsonargparse's own, or argparse's
+        raise ValueError(f"{path}: {error}") from error
+    return parsed_config(parser, parsed)
+
+
+def parsed_config(parser: Any, parsed: Any) -> TrainConfig:
+    made = parser.instantiate(parsed)
+    return TrainConfig(**{f.name: getattr(made, f.name) for f in fields(TrainConfig)})
+
+
+def write_config(path: Path, config: TrainConfig) -> None:
+    import yaml
+
+    with replacing(path) as file:
+        file.write(yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True).encode())
+
+
+def _plain(value: Any) -> Any:
+    """YAML's safe form has no tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,120 @@
+"""Features of a frozen backbone, computed once per image and kept on disk for all runs that share them.
+
+They are memory-mapped: what fits in memory stays there, what does not is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data import Batch, CocoImages, Sample, collate
+from ..files import sync_folder, write_json
+from ..yolo import PretrainedBackbone
+
+_LARGEST = 65504.0  # of float16
+_DONE = "done.json"
+
+
+class CachedFeatures(Dataset[Sample]):
+    """The data set without its images, and the features in their place.
+
+    Args:
+        images: the data set.
+        backbone: frozen.
+        cache: folder of all caches; this one's is named by what the features depend on.
+        mirrored: also those of the images flipped left to right.
+        progress: wraps the loop over the batches, such as tqdm.
+    """
+
+    def __init__(
+        self,
+        images: CocoImages,
+        backbone: PretrainedBackbone,
+        cache: Path,
+        *,
+        mirrored: bool,
+        device: torch.device,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> None:
+        self.images = images
+        flips = (False, True) if mirrored else (False,)
+        self.folder = cache / f"features-{_key(images, backbone, len(flips))}"
+        if not (self.folder / _DONE).exists():
+            _compute(images, backbone.eval(), self.folder, flips, device, progress)
+        paths = [self.folder / f"{k}.npy" for k in range(len(backbone.channels))]
+        # Copy on write, since torch takes no array that is read-only; nothing is written.
+        self._features = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.images.sample(index, with_image=False)
+
+    def of(self, index: Tensor, mirrored: Tensor) -> list[Tensor]:
+        """Features per scale, ``(B, C, h, w)`` float32, of the images at ``index``, flipped where ``mirrored``."""
+        return [features[mirrored.long(), index].float() for features in self._features]
+
+
+def _key(images: CocoImages, backbone: PretrainedBackbone, flips: int) -> str:
+    found = hashlib.sha256(json.dumps([backbone.digest(), len(backbone.channels), images.size, flips]).encode())
+    for index in range(len(images)):
+        path = images.path(index).resolve()
+        stat = path.stat()
+        found.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return found.hexdigest()[:16]
+
+
+@torch.no_grad()
+def _compute(
+    images: CocoImages,
+    backbone: torch.nn.Module,
+    folder: Path,
+    flips: tuple[bool, ...],
+    device: torch.device,
+    progress: Callable[[Iterable[Any]], Iterable[Any]],
+) -> None:
+    """Written in a folder beside, which is renamed when it is whole; of two processes at it, the first wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
+    try:
+        arrays: list[np.memmap[Any, Any]] = []
+        batches: Iterable[Batch] = progress(DataLoader(images, 16, collate_fn=collate))
+        for batch in batches:
+            x = batch.images.to(device).float() / 255
+            for flip, mirrored in enumerate(flips):
+                found = [
+                    f.clamp(-_LARGEST, _LARGEST).half().cpu().numpy() for f in backbone(x.flip(3) if mirrored else x)
+                ]
+                if not arrays:
+                    arrays = [_array(part / f"{k}.npy", (len(flips), len(images)), f) for k, f in enumerate(found)]
+                for array, features in zip(arrays, found, strict=True):
+                    array[flip, batch.place.numpy()] = features
+        for array in arrays:
+            array.flush()
+        write_json(part / _DONE, {"images": len(images), "flips": len(flips)})
+        os.replace(part, folder)
+        sync_folder(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError) and (folder / _DONE).exists():
+            return
+        raise
+
+
+def _array(path: Path, places: tuple[int, int], like: Any) -> np.memmap[Any, Any]:
+    shape = (*places, *like.shape[1:])
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    return array

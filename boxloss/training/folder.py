@@ -1,0 +1,108 @@
+"""The folder of a run: its configuration, environment, metrics, checkpoints, detections and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import replacing, write_json
+from .config import TrainConfig, read_config, write_config
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+DETECTIONS = "detections.json"
+EVALUATION = "evaluation.json"
+TRAIN = "train.json"
+VAL = "val.json"
+CURVES = "curves.png"
+SHEET = "images.png"
+_PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow")
+
+
+def open_folder(folder: Path, config: TrainConfig) -> None:
+    """Make a run's folder, or go on in one that holds the same run.
+
+    Raises:
+        ValueError: it holds another run, or something else.
+    """
+    path = folder / CONFIG
+    if path.exists():
+        other = read_config(path)
+        if not config.same_run(other):
+            changed = "; ".join(differences(asdict(other), asdict(config)))
+            raise ValueError(f"{folder} holds another run ({changed}): choose another folder with --out, or remove it")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no run: choose another folder with --out")
+    else:
+        write_json(folder / "environment.json", environment(), indent=2)
+        write_config(path, config)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in old:
+        if isinstance(old[key], dict) and isinstance(new[key], dict) and old[key].keys() == new[key].keys():
+            found += differences(old[key], new[key], f"{prefix}{key}.")
+        elif old[key] != new[key]:
+            found.append(f"{prefix}{key} is {old[key]!r} there and {new[key]!r} here")
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """What figures may depend on beside the configuration."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Of boxloss itself, where it runs from a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Whole rows; one that was cut off as it was written is none."""
+    path = folder / METRICS
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def add_metrics(folder: Path, row: dict[str, Any]) -> None:
+    """The row of an epoch; rows of this and later ones, of a run that was cut off, make way."""
+    rows = [r for r in read_metrics(folder) if r["epoch"] < row["epoch"]]
+    with replacing(folder / METRICS) as file:
+        file.write("".join(json.dumps(r, allow_nan=False) + "\n" for r in [*rows, row]).encode())

@@ -1,0 +1,283 @@
+"""The training loop.
+
+Everything random – order, changes, dropout – is drawn from the seed and the position, so the position, the weights and
+the optimizer are all that a run needs to go on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from ..data import Batch, Draws, cache_folder, change_images, change_truths, collate, draw
+from ..distributed import mean_over_ranks, world_size
+from ..yolo import PretrainedBackbone, YoloTerms
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import TrainConfig
+from .evaluate import FIGURES, coco_figures
+from .features import CachedFeatures
+from .folder import add_metrics, open_folder
+from .predict import predict
+from .report import Report
+from .setup import find_device, make_grid, make_model, read_data
+
+TERMS = tuple(name for name in YoloTerms._fields if name not in ("positives", "iou"))
+
+
+class TrainingError(RuntimeError):
+    """The loss or its gradient is no longer finite."""
+
+
+class Trainer:
+    """One training run, in a folder.
+
+    Args:
+        config: what to train.
+        folder: of the run; if it holds this run already, it goes on from its checkpoint.
+        report: shows how far it is.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, report: Report) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config, self.folder, self.report = config, folder, report
+        self.device = find_device(config)
+        self.rank, self.ranks = (dist.get_rank(), world_size()) if dist.is_initialized() else (0, 1)
+        if config.batch < self.ranks:
+            raise ValueError(
+                f"batch: expected at least an image for each of {self.ranks} processes, got {config.batch}"
+            )
+        self.data = read_data(config, report.progress)
+        self.grid = make_grid(config, self.data.train)
+        self.model = make_model(config, self.grid).to(self.device)
+        self.loss = config.yolo_loss(self.grid)
+        if self.rank == 0:
+            self._open()
+        self._barrier()
+        self.cached = self._cache() if config.network.freeze else None
+        trained = self.model.head if self.cached else self.model
+        self.network: nn.Module = DistributedDataParallel(trained) if self.ranks > 1 else trained
+        self.optimizer = torch.optim.AdamW(_groups(trained, config.optimizer.weight_decay), lr=config.optimizer.lr)
+        self.batch = min(config.batch, len(self.data.train))
+        self.steps_per_epoch = len(self.data.train) // self.batch
+        self.steps = config.epochs * self.steps_per_epoch
+        self.step = 0
+        self.sums = torch.zeros(len(TERMS) + 2, dtype=torch.float64)  # of this epoch: terms, IoU, positives
+
+    def run(self) -> None:
+        """Train to the end, from the checkpoint if there is one."""
+        if load_checkpoint(self.folder, self._restore, self.report.warn):
+            self.report.say(f"going on after step {self.step} of {self.steps}")
+        self.report.start(self.step, self.steps)
+        saved = time.monotonic()
+        while self.step < self.steps:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            for batch in self._batches(epoch, first):
+                self._train_on(epoch, batch)
+                if self.step % self.steps_per_epoch == 0:
+                    self._end_epoch(epoch)
+                    saved = time.monotonic()
+                elif time.monotonic() - saved > self.config.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+        self.report.stop()
+
+    # -- a step ------------------------------------------------------------------------------------------------------
+
+    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        """This process's share of each batch of an epoch, from its ``first`` on."""
+        order = torch.randperm(len(self.data.train), generator=_seeded(self.config.seed, epoch))
+        order = order[: self.steps_per_epoch * self.batch].view(-1, self.batch)[first:, self.rank :: self.ranks]
+        samples = self.cached["train"] if self.cached else self.data.train
+        return iter(
+            DataLoader(samples, batch_sampler=order.tolist(), collate_fn=collate, num_workers=self.config.workers)
+        )
+
+    def _train_on(self, epoch: int, batch: Batch) -> None:
+        draws = draw(self.config.augment, self.batch, _seeded(self.config.seed, epoch, self.step))
+        draws = draws.share(self.rank, self.ranks)
+        torch.manual_seed(_number(self.config.seed, self.step, self.rank))  # for dropout
+        self._training_mode()
+        inputs = self._inputs(batch, draws)
+        truths = change_truths(batch.truths, draws, self.config.input_size).to(self.device)
+        terms = self.loss(self.network(inputs), truths, self.config.input_size)
+        means = mean_over_ranks(_row(terms))
+        self._check(means[: len(TERMS)], "loss", batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step, self.steps)
+        self.optimizer.zero_grad()
+        terms.total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip)
+        self._check(norm, "gradient", batch, means)
+        self.optimizer.step()
+        self.step += 1
+        self.sums += means.cpu()
+        self.report.step(total=float(means[0]), iou=float(means[-2] / means[-1].clamp(min=1)))
+
+    def _inputs(self, batch: Batch, draws: Draws) -> Tensor | list[Tensor]:
+        if self.cached:
+            return [f.to(self.device) for f in self.cached["train"].of(batch.place, draws.mirrored[:, 0])]
+        return change_images(batch.images.to(self.device), Draws(*(column.to(self.device) for column in draws)))
+
+    def _training_mode(self) -> None:
+        self.network.train()
+        if self.config.network.freeze:
+            self.model.backbone.eval()
+
+    def _check(self, values: Tensor, what: str, batch: Batch, means: Tensor | None = None) -> None:
+        if values.isfinite().all():
+            return
+        terms = (values if means is None else means)[: len(TERMS)].tolist()
+        images = [self.data.train.records[k]["id"] for k in batch.place.tolist()]
+        raise TrainingError(
+            f"the {what} of step {self.step} is not finite: "
+            + ", ".join(f"{name} {value:g}" for name, value in zip(TERMS, terms, strict=True))
+            + f"; image ids {images}. The last good checkpoint is kept in {self.folder}; a lower optimizer.lr may help"
+        )
+
+    # -- an epoch ----------------------------------------------------------------------------------------------------
+
+    def _end_epoch(self, epoch: int) -> None:
+        if self.rank == 0:
+            last = self.step == self.steps
+            every = self.config.evaluate_every
+            mean = self.sums / self.steps_per_epoch
+            row: dict[str, Any] = {"epoch": epoch, "step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
+            row |= dict(zip(TERMS, mean[: len(TERMS)].tolist(), strict=True))
+            row |= {"iou": float(mean[-2] / mean[-1]) if mean[-1] else None, "positives": float(mean[-1])}
+            if every and (epoch + 1) % every == 0 and not last:
+                row |= self._evaluate()
+            add_metrics(self.folder, row)
+            self.report.epoch(row)
+        self.sums.zero_()
+        self._save()
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Figures of the validation images as the network is now."""
+        self.model.eval()
+        samples = self.cached["val"] if self.cached else self.data.val
+        found = predict(self.data.val, samples, self._outputs, self.grid, self.config.detect)
+        figures = coco_figures(self.data.val.annotations.coco, found)
+        return {name: figures[name] for name in FIGURES}
+
+    def _outputs(self, batch: Batch) -> list[Tensor]:
+        if self.cached:
+            mirrored = torch.zeros(len(batch.place), dtype=torch.bool)
+            features = [f.to(self.device) for f in self.cached["val"].of(batch.place, mirrored)]
+            return list(self.model.head(features))
+        return list(self.model(batch.images.to(self.device).float() / 255))
+
+    # -- what is kept ------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        from .folder import TRAIN, VAL
+
+        open_folder(self.folder, self.config)
+        self.data.train.annotations.write(self.folder / TRAIN)
+        self.data.val.annotations.write(self.folder / VAL)
+
+    def _cache(self) -> dict[str, CachedFeatures]:
+        """The first process computes; the others wait and read."""
+        backbone = self.model.backbone
+        assert isinstance(backbone, PretrainedBackbone)
+        if self.rank:
+            self._barrier()
+        parts = {"train": (self.data.train, self.config.augment.flip > 0), "val": (self.data.val, False)}
+        found = {
+            name: CachedFeatures(
+                images,
+                backbone,
+                cache_folder(),
+                mirrored=mirrored,
+                device=self.device,
+                progress=self.report.progress(f"features, {name}"),
+            )
+            for name, (images, mirrored) in parts.items()
+        }
+        if not self.rank:
+            self._barrier()
+        return found
+
+    def _save(self) -> None:
+        if self.rank:
+            return
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            raise TrainingError(f"the weights after step {self.step} are not finite; the last good checkpoint is kept")
+        save_checkpoint(
+            self.folder,
+            {
+                "step": self.step,
+                "anchors": self.grid.anchors,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "sums": self.sums,
+            },
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        missing = {"step", "anchors", "model", "optimizer", "sums"} - state.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        load_weights(self.model, state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.sums = state["sums"]
+
+    def _barrier(self) -> None:
+        if self.ranks > 1:
+            dist.barrier()
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Weights into a model of the same architecture; else an error, and the model is as it was."""
+    own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    other = {name: tuple(t.shape) for name, t in weights.items()}
+    wrong = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"it is of another architecture: {len(wrong)} of {len(own)} tensors differ, such as {name}:"
+            f" {other.get(name, 'missing')} there, {own.get(name, 'missing')} here"
+        )
+    model.load_state_dict(weights)
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Rising for the warmup, then along half a cosine to a hundredth."""
+    o = config.optimizer
+    rising = min(1.0, (step + 1) / (o.warmup + 1))
+    return o.lr * rising * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _row(terms: YoloTerms) -> Tensor:
+    values = [getattr(terms, name).detach() for name in TERMS]
+    return torch.stack([*values, terms.iou.sum(), terms.total.new_tensor(float(terms.positives))]).double()
+
+
+def _number(*parts: int) -> int:
+    """One seed from several numbers."""
+    found = 0
+    for part in parts:
+        found = (found * 1_000_003 + part + 1) % 2**63
+    return found
+
+
+def _seeded(*parts: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_number(*parts))

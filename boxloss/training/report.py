@@ -1,0 +1,70 @@
+"""What a run says of itself: bars on a terminal, lines elsewhere, nothing from any but the first process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+
+class Report:
+    """Progress of a run.
+
+    Args:
+        tensorboard: a folder for TensorBoard's files, or None.
+    """
+
+    def __init__(self, tensorboard: Path | None = None) -> None:
+        self.first = not dist.is_initialized() or dist.get_rank() == 0
+        self._bar: Any = None
+        self._writer = _writer(tensorboard) if tensorboard and self.first else None
+
+    def progress(self, description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+        from tqdm import tqdm
+
+        quiet = None if self.first else True  # None: only on a terminal
+        return lambda loop: tqdm(loop, desc=description, disable=quiet, leave=False)
+
+    def start(self, step: int, steps: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=steps, initial=step, desc="steps", disable=None if self.first else True)
+
+    def step(self, *, total: float, iou: float) -> None:
+        self._bar.set_postfix_str(f"loss {total:.3f}, IoU {iou:.3f}", refresh=False)
+        self._bar.update()
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        if self._writer:
+            for name, value in row.items():
+                if value is not None and name not in ("epoch", "step"):
+                    self._writer.add_scalar(name, value, row["step"])
+            self._writer.flush()
+        if row.get("AP") is not None:
+            self.say(f"epoch {row['epoch'] + 1}: loss {row['total']:.3f}, AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}")
+
+    def stop(self) -> None:
+        self._bar.close()
+        if self._writer:
+            self._writer.close()
+
+    def say(self, text: str) -> None:
+        if self.first:
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stdout)
+
+    def warn(self, text: str) -> None:
+        if self.first:
+            print(f"warning: {text}", file=sys.stderr)
+
+
+def _writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(f"TensorBoard needs the extra: pip install 'boxloss[tb]' ({error})") from error
+    return SummaryWriter(str(folder))

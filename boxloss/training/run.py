@@ -1,0 +1,166 @@
+"""`boxloss train` and `boxloss evaluate`: a run from its configuration to its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ..data import Annotations, CocoImages, read_annotations
+from ..files import write_json
+from ..plots import Scene, plot_curves, plot_scenes
+from ..yolo import Grid, Yolo
+from .checkpoint import load_checkpoint
+from .config import TrainConfig, read_config
+from .evaluate import FIGURES, coco_figures
+from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, VAL, read_metrics
+from .loop import Trainer, load_weights
+from .predict import predict
+from .report import Report
+from .setup import find_device, make_model, read_images, sources
+
+_SHOWN = 12  # images of the sheet
+_CONFIDENT = 0.3  # score of the boxes drawn on it
+
+
+def train(config: TrainConfig, folder: Path, *, tensorboard: bool = False) -> dict[str, Any] | None:
+    """Train, evaluate, and leave everything in ``folder``.
+
+    Under torchrun, the processes train together. A run that was cut off goes on from its checkpoint.
+
+    Returns:
+        COCO's figures, of the first process; None of the others.
+    """
+    with process_group(config):
+        report = Report(folder / "tensorboard" if tensorboard else None)
+        Trainer(config, folder, report).run()
+        return evaluate_run(folder, report=report) if report.first else None
+
+
+def evaluate_run(folder: Path, *, evaluator: str = "pycocotools", report: Report | None = None) -> dict[str, Any]:
+    """Detections, COCO's figures and pictures of a run's validation images, into its folder.
+
+    Raises:
+        FileNotFoundError: no run in ``folder``, or nothing trained in it yet.
+    """
+    report = report or Report()
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} holds no run: expected {CONFIG} in it, as boxloss train writes it")
+    config = read_config(folder / CONFIG)
+    annotations = read_annotations(folder / VAL)
+    images = read_images(config, annotations, sources(config)[1].images, report.progress("validation images"))
+    model = load_model(config, folder, len(annotations.categories), report)
+    device = find_device(config)
+    model.to(device).eval()
+    found = predict(
+        images,
+        images,
+        lambda batch: list(model(batch.images.to(device).float() / 255)),
+        model.grid,
+        config.detect,
+        report.progress("detections"),
+    )
+    figures = coco_figures(annotations.coco, found, evaluator=evaluator)
+    write_json(folder / DETECTIONS, found)
+    write_json(folder / EVALUATION, figures, indent=2)
+    plot_curves(_with_last(read_metrics(folder), figures), folder / CURVES)
+    plot_scenes(scenes(images, found), folder / SHEET)
+    return figures
+
+
+def evaluate_detections(detections: Path, annotations: Path, *, evaluator: str = "pycocotools") -> dict[str, Any]:
+    """COCO's figures of any detections, a file of COCO results."""
+    truth = read_annotations(annotations)
+    try:
+        found = json.loads(detections.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file of detections {detections}") from None
+    except ValueError as error:
+        raise ValueError(f"{detections} is not JSON: {error}") from None
+    if not isinstance(found, list):
+        raise ValueError(f"{detections}: expected COCO results, a list of detections, got {type(found).__name__}")
+    try:
+        return coco_figures(truth.coco, found, evaluator=evaluator)
+    except ValueError as error:
+        raise ValueError(f"{detections}: {error}") from None
+
+
+def load_model(config: TrainConfig, folder: Path, classes: int, report: Report) -> Yolo:
+    """The detector of a run's checkpoint."""
+    made: list[Yolo] = []
+
+    def use(state: dict[str, Any]) -> None:
+        grid = Grid(state["anchors"], classes, config.network.stretch)
+        model = make_model(config, grid)
+        load_weights(model, state["model"])
+        made[:] = [model]
+
+    if not load_checkpoint(folder, use, report.warn):
+        raise FileNotFoundError(f"{folder} has no checkpoint yet")
+    return made[0]
+
+
+def figures_text(figures: dict[str, Any]) -> str:
+    """COCO's twelve in two lines of a table, and AP by category."""
+    shown = {name: "–" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES}
+    lines = []
+    for part in (FIGURES[:6], FIGURES[6:]):
+        lines.append("  ".join(f"{name:>5}" for name in part))
+        lines.append("  ".join(f"{shown[name]:>5}" for name in part))
+    by_category = figures["by_category"]
+    if len(by_category) > 1:
+        each = (f"{name} {'–' if ap is None else format(ap, '.3f')}" for name, ap in by_category.items())
+        lines.append("AP by category: " + ", ".join(each))
+    return "\n".join(lines)
+
+
+def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
+    """The first images of a data set, their true boxes and the confident detections."""
+    names = dict(zip(images.annotations.category_ids, images.annotations.categories, strict=True))
+    true, predicted = _by_image(images.annotations), defaultdict(list)
+    for box in found:
+        if box["score"] >= _CONFIDENT:
+            predicted[box["image_id"]].append((box["bbox"], f"{names[box['category_id']]} {box['score']:.2f}"))
+    return [
+        Scene(
+            images.path(k),
+            record["file_name"],
+            [box["bbox"] for box in true[record["id"]] if not box["iscrowd"]],
+            predicted[record["id"]],
+        )
+        for k, record in enumerate(images.records[:_SHOWN])
+    ]
+
+
+def _by_image(annotations: Annotations) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for box in annotations.coco["annotations"]:
+        found[box["image_id"]].append(box)
+    return found
+
+
+def _with_last(rows: list[dict[str, Any]], figures: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*rows[:-1], rows[-1] | {name: figures[name] for name in FIGURES}] if rows else rows
+
+
+@contextmanager
+def process_group(config: TrainConfig) -> Iterator[None]:
+    """That of torchrun, if it started this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    device = find_device(config)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
