@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Report:
     def start(self, step: int, steps: int) -> None:
         from tqdm import tqdm
 
+        self._started = time.monotonic()
         self._bar = tqdm(total=steps, initial=step, desc="steps", disable=None if self.first else True)
 
     def step(self, *, total: float, iou: float) -> None:
@@ -47,7 +49,10 @@ class Report:
             self.say(f"epoch {row['epoch'] + 1}: loss {row['total']:.3f}, AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}")
 
     def stop(self) -> None:
+        steps = self._bar.n - self._bar.initial
         self._bar.close()
+        if steps:
+            self.say(f"{steps} steps in {time.monotonic() - self._started:.0f} s")
         if self._writer:
             self._writer.close()
 

@@ -61,20 +61,21 @@ class Grid:
         """All anchors, ``(scales · A, 2)``, scale after scale."""
         return like.new_tensor(self.anchors).flatten(0, 1)
 
-    def decode(self, scale: int, raw: Tensor, anchor: Tensor, row: Tensor, column: Tensor, stride: Tensor) -> Tensor:
+    def decode(self, raw: Tensor, cell: Tensor, stride: Tensor, anchor: Tensor) -> Tensor:
         """Boxes from raw x, y, w, h.
 
         Args:
-            raw: ``(..., 4)`` of scale ``scale``.
-            anchor, row, column: which prediction each is, integers that broadcast with ``(...)``.
-            stride: the sides of a cell in pixels, ``(2,)``.
+            raw: ``(..., 4)``.
+            cell: column and row of each, ``(..., 2)`` or what broadcasts with it, as the next ones.
+            stride: the sides of its cell in pixels.
+            anchor: the sides of its anchor in pixels.
 
         Returns:
             ``(..., 4)``, x1, y1, x2, y2 in pixels.
         """
-        x, y = (self.stretch * (raw[..., :2].sigmoid() - 0.5) + 0.5).unbind(-1)
-        center = torch.stack((column + x, row + y), -1) * stride
-        half = raw[..., 2:].clamp(max=_LARGEST).exp() * raw.new_tensor(self.anchors[scale])[anchor] / 2
+        offset = self.stretch * (raw[..., :2].sigmoid() - 0.5) + 0.5
+        center = (cell + offset) * stride
+        half = raw[..., 2:].clamp(max=_LARGEST).exp() * (anchor / 2)
         return torch.cat((center - half, center + half), -1)
 
     def decode_all(self, raws: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
@@ -85,12 +86,10 @@ class Grid:
             size: height and width of the network's input in pixels.
         """
         found = []
-        for scale, raw in enumerate(raws):
-            _, anchors, height, width, _ = raw.shape
-            anchor, row, column = (torch.arange(n, device=raw.device) for n in (anchors, height, width))
-            found.append(
-                self.decode(scale, raw[..., :4], anchor[:, None, None], row[:, None], column, strides(raw, size))
-            )
+        for raw, anchors in zip(raws, self.anchors, strict=True):
+            row, column = (torch.arange(n, device=raw.device) for n in raw.shape[2:4])
+            cell = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1)
+            found.append(self.decode(raw[..., :4], cell, strides(raw, size), raw.new_tensor(anchors)[:, None, None]))
         return found
 
 

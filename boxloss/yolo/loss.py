@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision.ops
@@ -119,72 +119,59 @@ class YoloLoss(torch.nn.Module):
         boxes = self.grid.decode_all([raw.detach() for raw in raws], size)
         ignore = ignored(boxes, truths, self.ignore_threshold)
         found = assign(self.grid, raws, size, truths)
+        chosen = _choose(self.grid, raws, found, size)
+        box = self.grid.decode(chosen.raw[:, :4], chosen.cell, chosen.stride, chosen.anchor)
+        iou = similarity("iou", box.detach(), chosen.truth)
         # Every output stays in the graph, whatever the truths: no positives must not mean no gradient.
-        terms = {name: sum(raw.sum() * 0.0 for raw in raws) for name in self.gains}
-        ious = []
-        for scale, (raw, positives) in enumerate(zip(raws, found, strict=True)):
-            iou = self._scale(terms, scale, raw, ignore[scale], positives, size)
-            ious.append(iou)
-        iou = torch.cat(ious)
+        terms = dict.fromkeys(self.gains, chosen.raw.sum() * 0.0)
+        if self.box_loss is None:
+            terms["xy"], terms["wh"] = self._coordinates(chosen, size)
+        else:
+            terms["box"] = self._box(box, chosen, size)
+        terms["objectness"] = self._objectness(raws, ignore, found, iou)
+        terms["classification"] = self._classification(chosen)
         divisor = self._divisor(len(raws[0]), len(iou), raws[0])
         reduced = {name: self.gains[name] * term / divisor for name, term in terms.items()}
-        return YoloTerms(sum(reduced.values()), **reduced, positives=len(iou), iou=iou)  # type: ignore[arg-type]
+        total = torch.stack(tuple(reduced.values())).sum()
+        return YoloTerms(total, **reduced, positives=len(iou), iou=iou)
 
-    def _scale(
-        self,
-        terms: dict[str, Any],
-        scale: int,
-        raw: Tensor,
-        ignore: Tensor,
-        positives: Positives,
-        size: tuple[int, int],
-    ) -> Tensor:
-        """Add a scale's sums to the terms; the IoU of its positives."""
-        image, anchor, row, column, truth, classes = positives
-        stride = strides(raw, size)
-        chosen = raw[image, anchor, row, column]
-        box = self.grid.decode(scale, chosen[:, :4], anchor, row, column, stride)
-        iou = similarity("iou", box.detach(), truth)
-        if self.box_loss is None:
-            self._coordinates(terms, scale, chosen, positives, stride, size)
-        else:
-            units = {"pixel": stride.new_ones(2), "cell": stride, "image": stride.new_tensor([size[1], size[0]])}
-            by = units[self.box_unit].repeat(2)
-            terms["box"] = terms["box"] + self.box_loss(box / by, truth / by).sum()
-        wanted = torch.zeros_like(raw[..., 4])
-        wanted[image, anchor, row, column] = iou if self.objectness == "iou" else torch.ones_like(iou)
-        counts = ~ignore
-        counts[image, anchor, row, column] = True
-        objectness = F.binary_cross_entropy_with_logits(raw[..., 4], wanted, reduction="none")
-        terms["objectness"] = terms["objectness"] + objectness.masked_fill(~counts, 0.0).sum()
-        smooth = classes * (1 - self.label_smoothing) + self.label_smoothing / 2
-        if self.classification == "focal":
-            each = torchvision.ops.sigmoid_focal_loss(chosen[:, 5:], smooth)
-        else:
-            each = F.binary_cross_entropy_with_logits(chosen[:, 5:], smooth, reduction="none")
-        terms["classification"] = terms["classification"] + each.sum()
-        return iou
-
-    def _coordinates(
-        self,
-        terms: dict[str, Any],
-        scale: int,
-        chosen: Tensor,
-        positives: Positives,
-        stride: Tensor,
-        size: tuple[int, int],
-    ) -> None:
-        _, anchor, row, column, truth, _ = positives
-        sides = truth[:, 2:] - truth[:, :2]
-        center = (truth[:, :2] + truth[:, 2:]) / 2 / stride - torch.stack((column, row), -1)
+    def _coordinates(self, chosen: _Chosen, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        sides = chosen.truth[:, 2:] - chosen.truth[:, :2]
+        center = (chosen.truth[:, :2] + chosen.truth[:, 2:]) / 2 / chosen.stride - chosen.cell
         importance = (2 - sides.prod(1) / (size[0] * size[1]))[:, None]
         if self.coordinates == "darknet":
-            xy = F.binary_cross_entropy_with_logits(chosen[:, :2], center, reduction="none")
+            xy = F.binary_cross_entropy_with_logits(chosen.raw[:, :2], center, reduction="none")
         else:
-            xy = 0.5 * (chosen[:, :2].sigmoid() - center) ** 2
-        wh = 0.5 * (chosen[:, 2:4] - (sides / sides.new_tensor(self.grid.anchors[scale])[anchor]).log()) ** 2
-        terms["xy"] = terms["xy"] + (importance * xy).sum()
-        terms["wh"] = terms["wh"] + (importance * wh).sum()
+            xy = 0.5 * (chosen.raw[:, :2].sigmoid() - center) ** 2
+        wh = 0.5 * (chosen.raw[:, 2:4] - (sides / chosen.anchor).log()) ** 2
+        return (importance * xy).sum(), (importance * wh).sum()
+
+    def _box(self, box: Tensor, chosen: _Chosen, size: tuple[int, int]) -> Tensor:
+        assert self.box_loss is not None
+        if self.box_unit != "pixel":
+            unit = chosen.stride if self.box_unit == "cell" else box.new_tensor([[size[1], size[0]]])
+            box, truth = box / unit.repeat(1, 2), chosen.truth / unit.repeat(1, 2)
+        else:
+            truth = chosen.truth
+        each: Tensor = self.box_loss(box, truth)
+        return each.sum()
+
+    def _objectness(self, raws: list[Tensor], ignore: list[Tensor], found: list[Positives], iou: Tensor) -> Tensor:
+        total = iou.new_zeros(())
+        ious = torch.split(iou, [len(positives.image) for positives in found])
+        for raw, ignored_here, (image, anchor, row, column, *_), mine in zip(raws, ignore, found, ious, strict=True):
+            wanted = torch.zeros_like(raw[..., 4])
+            wanted[image, anchor, row, column] = mine if self.objectness == "iou" else torch.ones_like(mine)
+            counts = ~ignored_here
+            counts[image, anchor, row, column] = True
+            each = F.binary_cross_entropy_with_logits(raw[..., 4], wanted, reduction="none")
+            total = total + each.masked_fill(~counts, 0.0).sum()
+        return total
+
+    def _classification(self, chosen: _Chosen) -> Tensor:
+        smooth = chosen.classes * (1 - self.label_smoothing) + self.label_smoothing / 2
+        function = F.binary_cross_entropy_with_logits if self.classification == "bce" else _focal
+        return function(chosen.raw[:, 5:], smooth, reduction="sum")
 
     def _divisor(self, images: int, positives: int, like: Tensor) -> Tensor | float:
         """With the gradients averaged over processes, as DistributedDataParallel does, that of the joined batch."""
@@ -198,6 +185,43 @@ class YoloLoss(torch.nn.Module):
             f"coordinates={self.coordinates!r}, box_unit={self.box_unit!r}, reduction={self.reduction!r},"
             f" objectness={self.objectness!r}, classification={self.classification!r}"
         )
+
+
+class _Chosen(NamedTuple):
+    """The predictions of all scales that answer for a truth, one row each."""
+
+    raw: Tensor
+    """``(P, 5 + C)``."""
+    cell: Tensor
+    """``(P, 2)``: column and row."""
+    stride: Tensor
+    """``(P, 2)``: the sides of the cell in pixels."""
+    anchor: Tensor
+    """``(P, 2)``: width and height in pixels."""
+    truth: Tensor
+    """``(P, 4)``."""
+    classes: Tensor
+    """``(P, C)``."""
+
+
+def _choose(grid: Grid, raws: list[Tensor], found: list[Positives], size: tuple[int, int]) -> _Chosen:
+    parts = [
+        _Chosen(
+            raw[p.image, p.anchor, p.row, p.column],
+            torch.stack((p.column, p.row), -1),
+            strides(raw, size).expand(len(p.image), 2),
+            raw.new_tensor(anchors)[p.anchor],
+            p.box,
+            p.classes,
+        )
+        for raw, anchors, p in zip(raws, grid.anchors, found, strict=True)
+    ]
+    return _Chosen(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _focal(logits: Tensor, wanted: Tensor, reduction: str) -> Tensor:
+    loss: Tensor = torchvision.ops.sigmoid_focal_loss(logits, wanted, reduction=reduction)
+    return loss
 
 
 def _each(loss: str | BoxLoss) -> BoxLoss:
