@@ -32,10 +32,11 @@ class Report:
     def start(self, step: int, steps: int) -> None:
         from tqdm import tqdm
 
-        self._started = time.monotonic()
+        self._started, self._steps = time.monotonic(), 0
         self._bar = tqdm(total=steps, initial=step, desc="steps", disable=None if self.first else True)
 
     def step(self, *, total: float, iou: float) -> None:
+        self._steps += 1
         self._bar.set_postfix_str(f"loss {total:.3f}, IoU {iou:.3f}", refresh=False)
         self._bar.update()
 
@@ -49,10 +50,9 @@ class Report:
             self.say(f"epoch {row['epoch'] + 1}: loss {row['total']:.3f}, AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}")
 
     def stop(self) -> None:
-        steps = self._bar.n - self._bar.initial
         self._bar.close()
-        if steps:
-            self.say(f"{steps} steps in {time.monotonic() - self._started:.0f} s")
+        if self._steps:
+            self.say(f"{self._steps} steps in {time.monotonic() - self._started:.0f} s")
         if self._writer:
             self._writer.close()
 
