@@ -26,8 +26,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            text = f"{error.strerror}; what was saved before is kept"
+            raise OSError(error.errno, text, str(path)) from error
         raise
     sync_folder(path.parent)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .extras import needs
 from .files import replacing
 
 TRUE, PREDICTED = "#2ca02c", "#d62728"
@@ -48,7 +49,7 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, *, columns: int = 4) -> Non
     from PIL import Image
 
     rows = -(-len(scenes) // columns)
-    figure, axes = _subplots(rows, columns, (3.2 * columns, 2.9 * rows + 0.4))
+    figure, axes = _subplots(rows, columns, (3.2 * columns, 2.7 * rows + 0.4))
     for axis in axes.flat:
         axis.axis("off")
     for axis, scene in zip(axes.flat, scenes, strict=False):
@@ -61,8 +62,14 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, *, columns: int = 4) -> Non
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=PREDICTED, linewidth=1, linestyle="--"))
             axis.text(x, y, text, fontsize=5, color="white", va="bottom", clip_on=True, bbox=_label())
     handles = [Line2D([], [], color=TRUE, label="true"), Line2D([], [], color=PREDICTED, ls="--", label="predicted")]
-    figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
+
+
+def require_matplotlib() -> None:
+    """An error now, not when there is something to show."""
+    with needs("study", "a figure"):
+        import matplotlib.figure  # noqa: F401
 
 
 def _label() -> dict[str, Any]:
@@ -81,10 +88,8 @@ def _line(axis: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], titl
 
 def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     """A figure that belongs to no window and no global state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"figures need the extra: pip install 'boxloss[study]' ({error})") from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 

@@ -4,12 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from scenes import write_data
 
 import boxloss
 from boxloss import LOSSES
 from boxloss.cli import main
+
+ROOT = Path(__file__).parent.parent
+FASTER = ["--evaluator", "faster-coco-eval"]
 
 
 def test_losses(capsys):
@@ -66,3 +71,126 @@ def test_help(capsys):
         main(["--help"])
     assert end.value.code == 0
     assert "the table of every loss" in capsys.readouterr().out
+
+
+# -- train and evaluate ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "data")
+    (tmp_path / "small.yaml").write_text(
+        "loss: ciou\nsize: 64\nbatch: 4\nepochs: 1\nthreads: 1\nnetwork: {scales: 2, width: 4, anchors: 1}\n"
+    )
+    return tmp_path
+
+
+def test_train_and_evaluate(data, capsys):
+    assert main(["train", "small.yaml", "--data", "data", "--loss", "giou"]) == 0
+    said = capsys.readouterr().out
+    assert "3 steps in" in said
+    assert said.endswith("\nruns/small-giou\n")
+    assert (data / "runs/small-giou/images.png").stat().st_size > 1000
+    assert main(["evaluate", "runs/small-giou"]) == 0
+    table = capsys.readouterr().out
+    assert table in said
+    assert table.split()[:6] == ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+    own = ["evaluate", "runs/small-giou/detections.json", "--annotations", "data/val.json"]
+    assert main([*own, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert main([*own, "--json", "--evaluator", "faster-coco-eval"]) == 0
+    others = json.loads(capsys.readouterr().out)
+    assert others.pop("by_category") == pytest.approx(figures.pop("by_category"))
+    assert others == pytest.approx(figures)
+
+
+def test_options_as_people_write_them(data, capsys):
+    options = ["--data=data", "--skip-bad-boxes", "--optimizer.lr", "0.01", "--out", "here", "--evaluate-every=0"]
+    assert main(["train", "small.yaml", *options, "--subset.categories=[red]"]) == 0
+    with open("here/config.yaml") as file:
+        text = file.read()
+    assert "skip_bad_boxes: true\n" in text
+    assert "lr: 0.01\n" in text
+    assert f"data: {data / 'data'}\n" in text
+    assert '"name": "red"' in (data / "here/val.json").read_text()
+    assert '"name": "green"' not in (data / "here/val.json").read_text()
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_bad_boxes_are_warned_of(data, capsys):
+    coco = json.loads((data / "data/train.json").read_text())
+    coco["annotations"][2]["bbox"][3] = -1
+    (data / "data/train.json").write_text(json.dumps(coco))
+    command = ["train", "small.yaml", "--data", "data"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("boxloss train: error: ")
+    assert "train.json: annotation 3: bbox" in error
+    assert error.endswith("--skip-bad-boxes leaves such boxes out\n")
+    assert not (data / "runs").exists()
+    assert main([*command, "--skip-bad-boxes", "true"]) == 0
+    assert "warning: left out 1 bad box: " in capsys.readouterr().err
+
+
+ERRORS = {
+    "no loss named 'cio'; did you mean 'ciou'?": ["train", "small.yaml", "--data", "data", "--loss", "cio"],
+    "data: no folder ": ["train", "small.yaml", "--data", "nowhere"],
+    "no category 'rad'; did you mean 'red'?": ["train", "small.yaml", "--data", "data", "--subset.categories=[rad]"],
+    "has 12 images; asked for: 500": ["train", "small.yaml", "--data", "data", "--subset.images", "500"],
+    "holds no run: expected config.yaml in it": ["evaluate", "data"],
+    "no annotation file none.json": ["evaluate", "small.yaml", "--annotations", "none.json"],
+    "small.yaml is not JSON": ["evaluate", "small.yaml", "--annotations", "data/val.json"],
+}
+
+
+@pytest.mark.parametrize(("reason", "command"), ERRORS.items(), ids=list(ERRORS))
+def test_errors_are_a_line(data, capsys, reason, command):
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"boxloss {command[0]}: error: ")
+    assert reason in error
+    assert error.count("\n") == 1
+    assert not (data / "runs").exists()
+
+
+def test_bad_options(data, capsys):
+    for options, reason in (
+        (["none.yaml"], "none.yaml"),
+        (["small.yaml", "--epochs", "many"], "epochs"),
+        (["small.yaml", "--epoch", "3"], "--epoch"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["train", *options])
+        assert end.value.code == 2
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "command"),
+    [
+        ("jsonargparse", "study", ["train", "small.yaml"]),
+        ("matplotlib.figure", "study", ["train", "small.yaml", "--data", "data"]),
+        ("tqdm", "study", ["train", "small.yaml", "--data", "data"]),
+        ("torch.utils.tensorboard", "tb", ["train", "small.yaml", "--data", "data", "--tensorboard"]),
+        ("faster_coco_eval", "eval", ["evaluate", "d.json", "--annotations", "data/val.json", *FASTER]),
+    ],
+)
+def test_a_missing_extra_is_named(data, capsys, monkeypatch, module, extra, command):
+    (data / "d.json").write_text("[]")
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(command) == 1
+    assert f"pip install 'boxloss[{extra}]'" in capsys.readouterr().err
+    assert not list(data.glob("runs/*/checkpoint.pt"))
+
+
+def test_tensorboard(data, capsys):
+    assert main(["train", "small.yaml", "--data", "data", "--tensorboard", "--out", "run"]) == 0
+    assert list((data / "run/tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/train").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path, capsys):
+    from boxloss.training import read_config
+
+    assert read_config(path).loss == "ciou"

@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing
 
 from boxloss import LOSSES, BoxLoss
-from boxloss.yolo import DARKNET_ANCHORS, Grid, Truths, YoloLoss, assign, ignored, kmeans_anchors, shape_iou
+from boxloss.yolo import DARKNET_ANCHORS, Grid, TinyYolo, Truths, YoloLoss, assign, ignored, kmeans_anchors, shape_iou
 
 SIZE = (96, 128)  # height, width of the network's input
 CLASSES = 3
@@ -381,7 +381,25 @@ def _rank(rank, address, results):
             raw = [o.detach()[rank : rank + 1].requires_grad_() for o in outputs()]
             loss = YoloLoss(GRID, coordinates=coordinates, reduction=reduction)(raw, mine, SIZE)
             results[rank, reduction, coordinates] = loss.positives, torch.autograd.grad(loss.total, raw)
+            own = parameter_gradients(two_pictures()[rank : rank + 1], mine, reduction, coordinates)
+            results[rank, reduction, coordinates, "parameters"] = own
     torch.distributed.destroy_process_group()
+
+
+def parameter_gradients(pictures, truth, reduction, coordinates):
+    """Of a network whose norms are frozen, under DistributedDataParallel if there are several processes."""
+    torch.manual_seed(0)
+    model = TinyYolo(GRID, width=4).double().eval()
+    network = model
+    if torch.distributed.is_initialized():
+        network = torch.nn.parallel.DistributedDataParallel(model)
+    loss = YoloLoss(GRID, coordinates=coordinates, reduction=reduction)(network(pictures), truth, SIZE)
+    loss.total.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def two_pictures():
+    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
 
 def test_two_processes_are_one_on_the_joined_batch(tmp_path):
@@ -397,3 +415,9 @@ def test_two_processes_are_one_on_the_joined_batch(tmp_path):
                     joined_gradients(reduction, coordinates), ranks[0][1], ranks[1][1], strict=True
                 ):
                     torch.testing.assert_close(torch.cat((first, second)) / 2, joined, rtol=1e-12, atol=1e-15)
+                whole = parameter_gradients(two_pictures(), nine_and_none(), reduction, coordinates)
+                for rank in range(2):
+                    own = results[rank, reduction, coordinates, "parameters"]
+                    assert own.keys() == whole.keys()
+                    for name, gradient in whole.items():
+                        torch.testing.assert_close(own[name], gradient, rtol=1e-9, atol=1e-12)

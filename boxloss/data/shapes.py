@@ -23,7 +23,7 @@ _VERSION = 1  # raised when pictures change
 _VISIBLE = 0.5  # of every shape, at least, is not covered by later ones
 
 
-def shapes_folder(cache: Path, *, train: int = 600, val: int = 150, side: int = 160, seed: int = 0) -> Path:
+def shapes_folder(cache: Path, *, train: int = 400, val: int = 100, side: int = 128, seed: int = 0) -> Path:
     """A folder with ``train.json``, ``val.json`` and ``images``, drawn if it is not there yet.
 
     Args:
@@ -102,7 +102,7 @@ def _draw_all(folder: Path, numbers: range, side: int, seed: int) -> dict[str, A
 
 def _size_and_place(side: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
     """Corners: sizes and aspect ratios, up to 1 : 4, spread evenly on a logarithmic scale; a fifth may lie outside."""
-    size = side * math.exp(rng.uniform(math.log(0.06), math.log(0.6)))
+    size = side * math.exp(rng.uniform(math.log(0.1), math.log(0.7)))
     stretch = math.exp(rng.uniform(-math.log(2), math.log(2)))
     width, height = min(size * stretch, 0.9 * side), min(size / stretch, 0.9 * side)
     x, y = rng.uniform(-0.2 * width, side - 0.8 * width), rng.uniform(-0.2 * height, side - 0.8 * height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,11 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """
     current, previous = folder / NAME, folder / PREVIOUS
     new = folder / f"{NAME}.new"
+    # Made in memory first: of a full disk torch's writer says "unexpected pos".
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with replacing(new) as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
     # Killed between these two, the folder still holds the previous one, and the new one is made again.
     if current.exists():
         os.replace(current, previous)
@@ -64,10 +68,9 @@ def load_checkpoint(folder: Path, use: Callable[[dict[str, Any]], None], warn: C
 def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file fails in many ways: zipfile's, pickle's, torch's own
-        raise ValueError(f"it is damaged or no checkpoint ({type(error).__name__}: {error})") from error
+    except Exception as error:  # a damaged file fails in many ways: zipfile's, pickle's, torch's own, a bad seek
+        # Not the error's own text: torch's advises to load the file in a way that may run code in it.
+        raise ValueError(f"it is damaged or no checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint of boxloss")
     return state

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Augment, CocoSubset
+from ..extras import needs
 from ..files import replacing
 from ..modules import BoxLoss
 from ..yolo import Grid, YoloLoss
@@ -237,11 +238,9 @@ class TrainConfig:
 
 def config_parser(**kwargs: Any) -> Any:
     """jsonargparse's parser of a `TrainConfig`: YAML by ``--config``, and an option for every field."""
-    try:
+    with needs("study", "training"):
         from jsonargparse import ArgumentParser
-    except ImportError as error:
-        raise ImportError(f"configurations need the extra: pip install 'boxloss[study]' ({error})") from error
-    parser = ArgumentParser(**kwargs)
+    parser = ArgumentParser(allow_abbrev=False, **kwargs)
     parser.add_argument("--config", action="config", help="YAML; options after it take precedence")
     parser.add_class_arguments(TrainConfig, as_group=False)
     return parser

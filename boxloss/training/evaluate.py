@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..extras import needs
+
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve, in its order."""
 
@@ -61,11 +63,9 @@ def _classes(evaluator: str) -> tuple[Any, Any]:
 
         return COCO, COCOeval
     if evaluator == "faster-coco-eval":
-        try:
+        with needs("eval", "faster-coco-eval"):
             from faster_coco_eval import COCO as FASTER_COCO
             from faster_coco_eval import COCOeval_faster
-        except ImportError as error:
-            raise ImportError(f"faster-coco-eval needs the extra: pip install 'boxloss[eval]' ({error})") from error
         return FASTER_COCO, COCOeval_faster
     raise ValueError(f"evaluator: expected one of {', '.join(EVALUATORS)}, got {evaluator!r}")
 

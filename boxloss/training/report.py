@@ -10,6 +10,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from ..extras import needs
+
 
 class Report:
     """Progress of a run.
@@ -19,21 +21,27 @@ class Report:
     """
 
     def __init__(self, tensorboard: Path | None = None) -> None:
+        with needs("study", "training"):
+            from tqdm import tqdm
+        self._tqdm: Any = tqdm
         self.first = not dist.is_initialized() or dist.get_rank() == 0
         self._bar: Any = None
-        self._writer = _writer(tensorboard) if tensorboard and self.first else None
+        self._tensorboard = tensorboard if self.first else None
+        if tensorboard:
+            with needs("tb", "TensorBoard"):
+                from torch.utils.tensorboard import SummaryWriter
+            self._new_writer: Any = SummaryWriter
+        self._writer: Any = None
 
     def progress(self, description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-        from tqdm import tqdm
-
         quiet = None if self.first else True  # None: only on a terminal
-        return lambda loop: tqdm(loop, desc=description, disable=quiet, leave=False)
+        return lambda loop: self._tqdm(loop, desc=description, disable=quiet, leave=False)
 
     def start(self, step: int, steps: int) -> None:
-        from tqdm import tqdm
-
+        if self._tensorboard:
+            self._writer = self._new_writer(str(self._tensorboard))
         self._started, self._steps = time.monotonic(), 0
-        self._bar = tqdm(total=steps, initial=step, desc="steps", disable=None if self.first else True)
+        self._bar = self._tqdm(total=steps, initial=step, desc="steps", disable=None if self.first else True)
 
     def step(self, *, total: float, iou: float) -> None:
         self._steps += 1
@@ -58,18 +66,8 @@ class Report:
 
     def say(self, text: str) -> None:
         if self.first:
-            from tqdm import tqdm
-
-            tqdm.write(text, file=sys.stdout)
+            self._tqdm.write(text, file=sys.stdout)
 
     def warn(self, text: str) -> None:
         if self.first:
             print(f"warning: {text}", file=sys.stderr)
-
-
-def _writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(f"TensorBoard needs the extra: pip install 'boxloss[tb]' ({error})") from error
-    return SummaryWriter(str(folder))

