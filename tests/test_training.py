@@ -428,6 +428,8 @@ def test_bad_networks_and_optimizers(data):
         Network(freeze=True)
     with pytest.raises(ValueError, match=r"network: expected 2 or 3 scales"):
         Network(scales=4)
+    with pytest.raises(ValueError, match=r"network\.dropout: expected 0, or with another backbone"):
+        Network(dropout=0.5)
     with pytest.raises(ValueError, match=r"optimizer: expected lr and clip > 0"):
         Optimizer(lr=0)
     with pytest.raises(ValueError, match=r"augment: cached features .* can be mirrored left to right, nothing else"):

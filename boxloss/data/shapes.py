@@ -18,9 +18,12 @@ from PIL import Image, ImageDraw
 
 from ..files import sync_folder, write_json
 
+Color = np.ndarray[Any, np.dtype[np.float64]]
+
 CLASSES = ("rectangle", "ellipse", "triangle", "cross")
 _VERSION = 1  # raised when pictures change
-_VISIBLE = 0.5  # of every shape, at least, is not covered by later ones
+_CONTRAST = 70.0  # of a shape and the ground, in some channel, at least; of 255
+_VISIBLE = 0.7  # of every shape, at least, is not covered by later ones
 
 
 def shapes_folder(cache: Path, *, train: int = 400, val: int = 100, side: int = 128, seed: int = 0) -> Path:
@@ -52,11 +55,12 @@ def shapes_folder(cache: Path, *, train: int = 400, val: int = 100, side: int = 
 
 def draw_scene(side: int, rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int, list[float]]]]:
     """A picture, and the class and box (x, y, width, height) of each shape in it."""
-    image = _ground(side, rng)
+    ground = rng.uniform(80, 170) + rng.uniform(-20, 20, 3)
+    image = _ground(side, ground, rng)
     owner = np.zeros((side, side), dtype=np.int32)  # which shape shows at each pixel; 0: the ground
     areas: dict[int, int] = {}
     found: list[tuple[int, list[float]]] = []
-    wanted = int(rng.integers(1, 9))
+    wanted = int(rng.integers(1, 6))
     for _ in range(4 * wanted):  # a place that hides too much of another shape is drawn anew
         if len(found) == wanted:
             break
@@ -73,7 +77,7 @@ def draw_scene(side: int, rng: np.random.Generator) -> tuple[Image.Image, list[t
         areas[number] = len(rows)
         x, y = float(columns.min()), float(rows.min())
         found.append((label, [x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y]))
-        image = Image.composite(_paint(side, rng), image, Image.fromarray(mask))
+        image = Image.composite(_paint(side, ground, rng), image, Image.fromarray(mask))
     return image, found
 
 
@@ -102,7 +106,7 @@ def _draw_all(folder: Path, numbers: range, side: int, seed: int) -> dict[str, A
 
 def _size_and_place(side: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
     """Corners: sizes and aspect ratios, up to 1 : 4, spread evenly on a logarithmic scale; a fifth may lie outside."""
-    size = side * math.exp(rng.uniform(math.log(0.1), math.log(0.7)))
+    size = side * math.exp(rng.uniform(math.log(0.12), math.log(0.7)))
     stretch = math.exp(rng.uniform(-math.log(2), math.log(2)))
     width, height = min(size * stretch, 0.9 * side), min(size / stretch, 0.9 * side)
     x, y = rng.uniform(-0.2 * width, side - 0.8 * width), rng.uniform(-0.2 * height, side - 0.8 * height)
@@ -135,18 +139,20 @@ _PENS: dict[str, Callable[[ImageDraw.ImageDraw, tuple[float, float, float, float
 }
 
 
-def _ground(side: int, rng: np.random.Generator) -> Image.Image:
+def _ground(side: int, color: Color, rng: np.random.Generator) -> Image.Image:
     """Noise of two sizes of grain around a color."""
-    color = rng.uniform(60, 190, 3)
-    coarse = rng.uniform(-40, 40, (side // 16 + 1, side // 16 + 1, 3))
+    coarse = rng.uniform(-30, 30, (side // 16 + 1, side // 16 + 1, 1)).repeat(3, 2)
     fine = rng.normal(0, 10, (side, side, 3))
     smooth = Image.fromarray((128 + coarse).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     return _as_image(color + np.asarray(smooth, dtype=float) - 128 + fine)
 
 
-def _paint(side: int, rng: np.random.Generator) -> Image.Image:
-    """A color with a gradient and some grain."""
-    color, slope = rng.uniform(20, 235, 3), rng.uniform(-40, 40, 2)
+def _paint(side: int, ground: Color, rng: np.random.Generator) -> Image.Image:
+    """A color unlike the ground's, with a gradient and some grain."""
+    color = ground
+    while abs(color - ground).max() < _CONTRAST:
+        color = rng.uniform(20, 235, 3)
+    slope = rng.uniform(-40, 40, 2)
     x, y = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
     shade = slope[0] * x + slope[1] * y + rng.normal(0, 6, (side, side))
     return _as_image(color + shade[..., None])

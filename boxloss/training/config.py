@@ -47,6 +47,7 @@ class Network:
         weights: of a backbone other than tiny: default (ImageNet), none, or a file with a state dict.
         freeze: train the head alone, on features computed once; a backbone other than tiny.
         width: channels: of tiny at half the resolution, of any other backbone's head.
+        dropout: share of a backbone's channels that the head does without in each step; not of tiny.
         scales: two or three, from 8 pixels a cell.
         anchors: how many per scale; their sizes are clustered from the training boxes.
         stretch: 1: a center stays in its cell, as in Darknet; 2: it reaches from -1/2 to 3/2 (box losses only).
@@ -56,6 +57,7 @@ class Network:
     weights: str = "default"
     freeze: bool = False
     width: int = 16
+    dropout: float = 0.0
     scales: int = 3
     anchors: int = 3
     stretch: float = 1.0
@@ -63,6 +65,8 @@ class Network:
     def __post_init__(self) -> None:
         if self.freeze and self.backbone == "tiny":
             raise ValueError("network.freeze: the tiny backbone has no pretrained weights; expected another backbone")
+        if not 0 <= self.dropout < 1 or (self.dropout and self.backbone == "tiny"):
+            raise ValueError(f"network.dropout: expected 0, or with another backbone than tiny < 1, got {self.dropout}")
         if self.scales not in (2, 3) or self.anchors < 1:
             raise ValueError(f"network: expected 2 or 3 scales of 1 anchor or more, got {self.scales}, {self.anchors}")
 

@@ -89,7 +89,9 @@ def make_model(config: TrainConfig, grid: Grid) -> Yolo:
     torch.manual_seed(config.seed)
     if network.backbone == "tiny":
         return TinyYolo(grid, network.width)
-    model = pretrained_yolo(grid, network.backbone, width=network.width, weights=network.weights)
+    model = pretrained_yolo(
+        grid, network.backbone, width=network.width, dropout=network.dropout, weights=network.weights
+    )
     if network.freeze:
         model.backbone.requires_grad_(False)
     return model

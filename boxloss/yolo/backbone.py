@@ -64,17 +64,18 @@ class PretrainedBackbone(nn.Module):
         return found.hexdigest()
 
 
-def pretrained_yolo(grid: Grid, name: str, *, width: int = 96, weights: str = "default") -> Yolo:
+def pretrained_yolo(grid: Grid, name: str, *, width: int = 64, dropout: float = 0.0, weights: str = "default") -> Yolo:
     """A detector on a pretrained backbone.
 
     Args:
         grid: anchors and classes; as many scales as it has, two or three.
         name, weights: of `PretrainedBackbone`.
         width: the channels of the head.
+        dropout: of its `YoloHead`.
     """
     scales = check_scales(grid)
     backbone = PretrainedBackbone(name, scales, weights)
-    return Yolo(grid, backbone, YoloHead(grid, backbone.channels, (width,) * scales))
+    return Yolo(grid, backbone, YoloHead(grid, backbone.channels, (width,) * scales, dropout))
 
 
 def _torchvision(name: str, weights: str) -> tuple[nn.Module, list[float], list[float]]:

@@ -61,11 +61,13 @@ class YoloHead(nn.Module):
         grid: anchors and classes.
         channels: of the features of each scale.
         widths: the channels that the head works with, of each scale.
+        dropout: the share of the features' channels that are zeroed in training.
     """
 
-    def __init__(self, grid: Grid, channels: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, grid: Grid, channels: Sequence[int], widths: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.grid = grid
+        self.dropout = nn.Dropout2d(dropout)
         coarser = [*widths[1:], 0]
         self.joins = nn.ModuleList(
             convolution(c + above, w, kernel=1) for c, above, w in zip(channels, coarser, widths, strict=True)
@@ -84,7 +86,7 @@ class YoloHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         joined: list[Tensor] = []
         for k in reversed(range(len(self.joins))):
-            x = features[k]
+            x = self.dropout(features[k])
             if joined:
                 x = torch.cat((x, nn.functional.interpolate(joined[0], scale_factor=2.0, mode="nearest")), 1)
             joined.insert(0, self.joins[k](x))
