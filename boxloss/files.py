@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+PARTS = ".*.part"
+"""What files are called while they are written."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:

@@ -192,7 +192,10 @@ def test_a_second_run_fetches_nothing(get, server):
 
 
 def test_only_the_subset_comes(get, server, tmp_path):
-    assert get("--images", "3", "--val-images", "1", "--categories", "car", "--seed", "5")[0] == 0
+    code, out, _ = get("--images", "3", "--val-images", "1", "--categories", "car", "--seed", "5")
+    assert code == 0
+    options = "--subset.images=3 --subset.val_images=1 --subset.seed=5 '--subset.categories=[car]'"
+    assert out.endswith(f"--data {tmp_path} {options}\n")  # so that train chooses the same
     expected = [ZIP]
     for split, count in (("train", 3), ("val", 1)):
         whole = read_annotations(tmp_path / f"annotations/instances_{split}2017.json")

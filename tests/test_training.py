@@ -457,6 +457,27 @@ def test_folders_that_hold_something_else(data, tmp_path):
         training.evaluate_run(data)
 
 
+def test_a_run_killed_before_it_had_a_configuration(data, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".config.yaml.0123.part").write_text("da")
+    Trainer(config(data), folder, Report())
+    assert not list(folder.glob(".*"))
+    (folder / "environment.json").unlink()  # and just after it
+    Trainer(config(data), folder, Report())
+    assert (folder / "environment.json").exists()
+
+
+def test_data_changed_under_a_run(data, tmp_path):
+    training.train(config(data, epochs=1), tmp_path / "run")
+    boxes = json.loads((data / "train.json").read_text())
+    for box in boxes["annotations"]:
+        box["bbox"][2] /= 2
+    (data / "train.json").write_text(json.dumps(boxes))
+    with pytest.raises(ValueError, match="its anchors are of other boxes than the training data holds now"):
+        training.train(config(data, epochs=1), tmp_path / "run")
+
+
 def test_a_folder_in_which_nothing_is_trained_yet(data, tmp_path):
     Trainer(config(data), tmp_path / "run", Report())
     with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
@@ -492,6 +513,7 @@ def test_torchrun_trains_with_the_same_command(data, tmp_path):
     command += ["train", str(data / "run.yaml"), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     assert done.stdout.count("epoch 1: loss") == 1  # the first process speaks for both
     assert [row["step"] for row in read_metrics(out)] == [2, 4, 6]
     assert json.loads((out / "evaluation.json").read_text())["AP"] is not None

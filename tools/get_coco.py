@@ -295,8 +295,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = "".join(f"\n  {reason}" for reason in reasons[:5])
         print(f"{len(reasons):,} images failed; the same command tries them again. The first:{first}", file=sys.stderr)
         return 1
-    print(f"next: boxloss train configs/train/person.yaml --data {shlex.quote(str(args.folder))}")
+    print("next: boxloss train configs/train/person.yaml " + shlex.join(train_options(args)))
     return 0
+
+
+def train_options(args: argparse.Namespace) -> list[str]:
+    """What makes `boxloss train` choose the same images."""
+    subset = {"images": args.images, "val_images": args.val_images, "seed": args.seed or None}
+    if args.categories:
+        subset["categories"] = f"[{','.join(args.categories)}]"
+    chosen = (f"--subset.{name}={value}" for name, value in subset.items() if value is not None)
+    return ["--data", str(args.folder), *chosen]
 
 
 if __name__ == "__main__":

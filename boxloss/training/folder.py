@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from ..files import replacing, write_json
+from ..files import PARTS, replacing, write_json
 from .config import TrainConfig, read_config, write_config
 
 CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 DETECTIONS = "detections.json"
 EVALUATION = "evaluation.json"
@@ -40,11 +41,14 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
         if not config.same_run(other):
             changed = "; ".join(differences(asdict(other), asdict(config)))
             raise ValueError(f"{folder} holds another run ({changed}): choose another folder with --out, or remove it")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(not entry.match(PARTS) for entry in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no run: choose another folder with --out")
     else:
-        write_json(folder / "environment.json", environment(), indent=2)
         write_config(path, config)
+    for left in folder.glob(PARTS):  # of a run that was killed as it wrote
+        left.unlink(missing_ok=True)
+    if not (folder / ENVIRONMENT).exists():
+        write_json(folder / ENVIRONMENT, environment(), indent=2)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -25,7 +25,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
 from .features import CachedFeatures
-from .folder import add_metrics, open_folder
+from .folder import TRAIN, VAL, add_metrics, open_folder
 from .predict import predict
 from .report import Report
 from .setup import find_device, make_grid, make_model, read_data
@@ -76,7 +76,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, from the checkpoint if there is one."""
         if load_checkpoint(self.folder, self._restore, self.report.warn):
-            self.report.say(f"going on after step {self.step} of {self.steps}")
+            done = self.step == self.steps
+            self.report.say("already trained" if done else f"going on after step {self.step} of {self.steps}")
         self.report.start(self.step, self.steps)
         saved = time.monotonic()
         while self.step < self.steps:
@@ -179,8 +180,6 @@ class Trainer:
     # -- what is kept ------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        from .folder import TRAIN, VAL
-
         open_folder(self.folder, self.config)
         self.data.train.annotations.write(self.folder / TRAIN)
         self.data.val.annotations.write(self.folder / VAL)
@@ -227,6 +226,8 @@ class Trainer:
         missing = {"step", "anchors", "model", "optimizer", "sums"} - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        if state["anchors"] != self.grid.anchors:
+            raise ValueError("its anchors are of other boxes than the training data holds now")
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
