@@ -25,6 +25,8 @@ class Scene(NamedTuple):
 
 def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """The terms of the loss, the positives' IoU, and AP, by epoch."""
+    from matplotlib.ticker import LogFormatter, MaxNLocator
+
     figure, axes = _subplots(1, 3, (12, 3.4))
     loss, iou, ap = axes[0]
     epochs = [row["epoch"] + 1 for row in rows]
@@ -33,17 +35,20 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         if any(values):
             loss.plot(epochs, values, label=name, marker="." if len(rows) == 1 else None)
     loss.set(title="loss", yscale="log")
+    loss.yaxis.set_major_formatter(LogFormatter())
+    loss.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     loss.legend(fontsize=8)
     _line(iou, rows, {"iou": "positives"}, "IoU with the truth, training")
     _line(ap, rows, {"AP50": "AP50", "AP": "AP", "AP75": "AP75"}, "validation")
     for axis in axes[0]:
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     _save(figure, path)
 
 
-def plot_scenes(scenes: Sequence[Scene], path: Path, *, columns: int = 4) -> None:
-    """A sheet of images with their true and predicted boxes."""
+def plot_scenes(scenes: Sequence[Scene], path: Path, predicted: str, *, columns: int = 4) -> None:
+    """A sheet of images with their true and predicted boxes; ``predicted`` says which those are."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
     from PIL import Image
@@ -61,7 +66,7 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, *, columns: int = 4) -> Non
         for (x, y, w, h), text in scene.predicted:
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=PREDICTED, linewidth=1, linestyle="--"))
             axis.text(x, y, text, fontsize=5, color="white", va="bottom", clip_on=True, bbox=_label())
-    handles = [Line2D([], [], color=TRUE, label="true"), Line2D([], [], color=PREDICTED, ls="--", label="predicted")]
+    handles = [Line2D([], [], color=TRUE, label="true"), Line2D([], [], color=PREDICTED, ls="--", label=predicted)]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..data import Augment, CocoSubset
 from ..extras import needs
 from ..files import replacing
+from ..losses import LOSSES
 from ..modules import BoxLoss
 from ..yolo import Grid, YoloLoss
 
@@ -18,7 +19,7 @@ class Subset:
     """The part of the data that counts.
 
     Args:
-        images: how many training images, drawn with ``seed``; null: all.
+        images: how many training images, drawn with subset.seed; null: all.
         val_images: how many validation images; null: all.
         categories: names; only images that hold one of them, and only their boxes. null: all.
         seed: of the draw.
@@ -142,8 +143,8 @@ class TrainConfig:
         val_images: folder of these images.
         subset: the part of the data that counts.
         skip_bad_boxes: leave bad boxes out, with a warning, instead of stopping.
-        loss: darknet, paper, or a box loss.
-        loss_parameters: of a box loss, as in boxloss losses.
+        loss: darknet, paper, or a box loss, as in boxloss losses.
+        loss_parameters: of a box loss, such as {beta: 2.0}.
         network: the detector.
         terms: how the loss's terms are formed and weighed.
         size: of the network's input, one side or height and width; multiples of 16 (two scales) or 32.
@@ -219,7 +220,11 @@ class TrainConfig:
             coordinates: str | BoxLoss = self.loss
         else:
             own: dict[str, Any] = dict(self.loss_parameters)
-            coordinates = BoxLoss(self.loss, **own)
+            try:
+                coordinates = BoxLoss(self.loss, **own)
+            except (TypeError, ValueError) as error:
+                others = "" if self.loss in LOSSES else "; and 'darknet', 'paper'"
+                raise ValueError(f"loss: {error}{others}") from error
         return YoloLoss(
             grid,
             coordinates=coordinates,

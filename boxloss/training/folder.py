@@ -64,7 +64,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def environment() -> dict[str, Any]:
     """What figures may depend on beside the configuration."""
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": ["boxloss", *sys.argv[1:]],
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),

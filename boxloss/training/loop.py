@@ -7,8 +7,11 @@ the optimizer are all that a run needs to go on as if it had never stopped.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +81,29 @@ class Trainer:
         if load_checkpoint(self.folder, self._restore, self.report.warn):
             done = self.step == self.steps
             self.report.say("already trained" if done else f"going on after step {self.step} of {self.steps}")
+        images, boxes = len(self.data.train), len(self.data.train.sizes())
+        self.report.say(f"{self.folder}: {images:,} images with {boxes:,} boxes, on {self.device}")
         self.report.start(self.step, self.steps)
+        try:
+            with _interrupt_between_steps() as interrupted:
+                while self.step < self.steps:
+                    self._train_epoch(interrupted)
+        finally:
+            self.report.stop()
+
+    def _train_epoch(self, interrupted: list[int]) -> None:
+        """What is left of the current epoch."""
+        epoch, first = divmod(self.step, self.steps_per_epoch)
         saved = time.monotonic()
-        while self.step < self.steps:
-            epoch, first = divmod(self.step, self.steps_per_epoch)
-            for batch in self._batches(epoch, first):
-                self._train_on(epoch, batch)
-                if self.step % self.steps_per_epoch == 0:
-                    self._end_epoch(epoch)
-                    saved = time.monotonic()
-                elif time.monotonic() - saved > self.config.checkpoint_seconds:
-                    self._save()
-                    saved = time.monotonic()
-        self.report.stop()
+        for batch in self._batches(epoch, first):
+            self._train_on(epoch, batch)
+            if self.step % self.steps_per_epoch == 0:
+                self._end_epoch(epoch)
+            elif interrupted or time.monotonic() - saved > self.config.checkpoint_seconds:
+                self._save()
+                saved = time.monotonic()
+            if interrupted:
+                raise KeyboardInterrupt
 
     # -- a step ------------------------------------------------------------------------------------------------------
 
@@ -236,6 +249,20 @@ class Trainer:
     def _barrier(self) -> None:
         if self.ranks > 1:
             dist.barrier()
+
+
+@contextmanager
+def _interrupt_between_steps() -> Iterator[list[int]]:
+    """A list that SIGINT puts itself into: broken off within a step, the weights would be neither old nor new."""
+    got: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield got  # no place for signals
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: got.append(number))
+    try:
+        yield got
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -54,8 +54,9 @@ class Report:
                 if value is not None and name not in ("epoch", "step"):
                     self._writer.add_scalar(name, value, row["step"])
             self._writer.flush()
-        if row.get("AP") is not None:
-            self.say(f"epoch {row['epoch'] + 1}: loss {row['total']:.3f}, AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}")
+        figures = "" if row.get("AP") is None else f", AP {row['AP']:.3f}, AP50 {row['AP50']:.3f}"
+        if figures or not sys.stderr.isatty():  # where the bar does not show
+            self.say(f"epoch {row['epoch'] + 1}: loss {row['total']:.3f}{figures}")
 
     def stop(self) -> None:
         self._bar.close()
@@ -67,6 +68,7 @@ class Report:
     def say(self, text: str) -> None:
         if self.first:
             self._tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
 
     def warn(self, text: str) -> None:
         if self.first:

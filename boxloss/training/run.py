@@ -20,7 +20,7 @@ from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
 from .config import TrainConfig, read_config
 from .evaluate import FIGURES, coco_figures
-from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, VAL, read_metrics
+from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, VAL, add_metrics, read_metrics
 from .loop import Trainer, load_weights
 from .predict import predict
 from .report import Report
@@ -71,8 +71,11 @@ def evaluate_run(folder: Path, *, evaluator: str = "pycocotools", report: Report
     figures = coco_figures(annotations.coco, found, evaluator=evaluator)
     write_json(folder / DETECTIONS, found)
     write_json(folder / EVALUATION, figures, indent=2)
-    plot_curves(_with_last(read_metrics(folder), figures), folder / CURVES)
-    plot_scenes(scenes(images, found), folder / SHEET)
+    rows = read_metrics(folder)
+    if rows:
+        add_metrics(folder, rows[-1] | {name: figures[name] for name in FIGURES})
+        plot_curves(read_metrics(folder), folder / CURVES)
+    plot_scenes(scenes(images, found), folder / SHEET, f"predicted, score ≥ {_CONFIDENT}")
     return figures
 
 
@@ -145,10 +148,6 @@ def _by_image(annotations: Annotations) -> dict[int, list[dict[str, Any]]]:
     for box in annotations.coco["annotations"]:
         found[box["image_id"]].append(box)
     return found
-
-
-def _with_last(rows: list[dict[str, Any]], figures: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*rows[:-1], rows[-1] | {name: figures[name] for name in FIGURES}] if rows else rows
 
 
 @contextmanager

@@ -75,7 +75,8 @@ def make_grid(config: TrainConfig, train: CocoImages) -> Grid:
     if different < wanted:
         raise ValueError(
             f"network: {network.scales} scales of {network.anchors} anchors need {wanted} boxes of different sizes;"
-            f" {train.annotations.path} has {different}; expected fewer anchors or more boxes"
+            f" {train.annotations.path} has {different}; expected more boxes, or fewer --network.anchors or"
+            " --network.scales"
         )
     anchors = kmeans_anchors(sizes, wanted, seed=config.seed).view(network.scales, network.anchors, 2).tolist()
     return Grid(
