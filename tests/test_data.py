@@ -75,6 +75,8 @@ BAD_FILES = {
     "image 1: expected width of type int, got None": coco() | {"images": [{"id": 1, "file_name": "a"}]},
     "image 1: the id is there twice": coco() | {"images": coco()["images"] * 2},
     "annotation 5: the id is there twice": coco() | {"annotations": coco()["annotations"][:1] * 2},
+    "two categories have the same name: cat, cat": coco()
+    | {"categories": [{"id": 2, "name": "cat"}, {"id": 3, "name": "cat"}]},
     "image 1: expected a positive width and height": coco()
     | {"images": [{"id": 1, "file_name": "a", "width": 0, "height": 3}]},
 }
@@ -97,6 +99,11 @@ BAD_ANNOTATIONS = {
     "annotation 0: expected another id; the COCO evaluation takes 0 for no match": {"id": 0},
     "annotation 5: no image has the id 9": {"image_id": 9},
     r"annotation 5: no category has the id 3; there are 2 \(cat\)": {"category_id": 3},
+    "annotation 5: expected iscrowd 0 or 1, got '0'": {"iscrowd": "0"},
+    "annotation 5: expected iscrowd 0 or 1, got None": {"iscrowd": None},
+    "annotation 5: expected a finite area >= 0, got -5": {"area": -5},
+    "annotation 5: expected a finite area >= 0, got nan": {"area": float("nan")},
+    "annotation 5: expected a finite area >= 0, got 'x'": {"area": "x"},
     "annotation 5: expected category_id of type int, got '2'": {"category_id": "2"},
 }
 
@@ -110,6 +117,9 @@ def test_a_bad_annotation_is_an_error_even_if_bad_boxes_are_skipped(tmp_path, re
 
 
 BAD_BOXES = {
+    "is not finite  ": [1, 2, 10**400, 3],
+    "lies outside its image": [-0.5, 2, 0.5, 3],
+    "lies outside its image a.png ": [2, 2, 1e-7, 3],
     "is not finite": [1, 2, float("nan"), 3],
     "is not finite ": [1, 2, float("inf"), 3],
     r"bbox \[1, 2, 0, 3\] has no area: expected a positive width and height": [1, 2, 0, 3],
@@ -277,6 +287,9 @@ def test_bad_pictures_are_found_at_once(tmp_path, memory):
         read()
     path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"train4\.jpg cannot be read as an image"):
+        read()
+    Image.fromarray(np.full((200, 320), 60000, dtype=np.uint16)).save(path, format="png")
+    with pytest.raises(ValueError, match=r"train4\.jpg has pixels of mode I;16; expected 8 bits a channel"):
         read()
     picture(40, 30, []).save(path)
     with pytest.raises(ValueError, match=r"train4\.jpg has 40 × 30 pixels, but .*train\.json says 320 × 200"):

@@ -22,7 +22,7 @@ from boxloss.training import FIGURES, Network, Optimizer, Report, Terms, TrainCo
 from boxloss.training import loop as loop_module
 from boxloss.training.checkpoint import NAME, PREVIOUS, load_checkpoint, save_checkpoint
 from boxloss.training.config import read_config, write_config
-from boxloss.training.folder import add_metrics, read_metrics
+from boxloss.training.folder import add_metrics, locked, read_metrics
 from boxloss.yolo import YoloLoss
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -222,7 +222,9 @@ def test_the_previous_checkpoint_is_kept(tmp_path):
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, {"step": step})
     assert loaded(tmp_path) == (True, [{"step": 3}], [])
-    (tmp_path / NAME).unlink()
+    os.replace(tmp_path / NAME, tmp_path / "checkpoint.pt.new")  # killed just before the last rename
+    assert loaded(tmp_path) == (True, [{"step": 3}], [])
+    (tmp_path / "checkpoint.pt.new").unlink()
     assert loaded(tmp_path) == (True, [{"step": 2}], [])
 
 
@@ -237,6 +239,8 @@ def test_a_truncated_checkpoint(tmp_path, left):
     assert state["step"] == 1
     assert f"{path} cannot be used: it is damaged or no checkpoint" in said
     assert f"going on from {tmp_path / PREVIOUS}" in said
+    assert not path.exists()  # else it would take the previous one's place
+    path.write_bytes(b"")
     (tmp_path / PREVIOUS).write_bytes(b"")
     with pytest.raises(ValueError, match=r"checkpoint\.pt cannot .*previous\.pt cannot .*move them away to start anew"):
         loaded(tmp_path)
@@ -377,6 +381,20 @@ def test_features_depend_on_weights_and_pictures(data, tmp_path):
     assert len(list(cache_folder().iterdir())) == 5
 
 
+@pytest.mark.parametrize("damage", ["done.json", "0.npy", "half", "empty"])
+def test_damaged_features_are_computed_again(data, tmp_path, damage):
+    training.train(frozen(data, epochs=1, evaluate_every=0), tmp_path / "a")
+    for folder in cache_folder().iterdir():
+        if damage in ("half", "empty"):
+            content = (folder / "0.npy").read_bytes()
+            (folder / "0.npy").write_bytes(content[: len(content) // 2 if damage == "half" else 0])
+        else:
+            (folder / damage).unlink()
+    training.train(frozen(data, epochs=1, evaluate_every=0), tmp_path / "b")
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert len(list(cache_folder().iterdir())) == 2
+
+
 def test_features_broken_off_are_no_features(data, tmp_path, monkeypatch):
     from boxloss.training import features
 
@@ -418,6 +436,10 @@ BAD_CONFIGS = {
     r"size: expected multiples of 16 for 2 scales, got \(64, 60\)": {"size": (64, 60)},
     "expected all four or none": {"train_json": "a.json"},
     "gains: expected one of": {"terms": Terms(gains={"boxes": 1.0})},
+    "gains: expected a finite number >= 0 for box, got -1": {"terms": Terms(gains={"box": -1.0})},
+    "loss: giou: unknown parameter 'reduction'": {"loss": "giou", "loss_parameters": {"reduction": "none"}},
+    "seed: expected a number in": {"seed": -1},
+    "threads: expected at most 1024": {"threads": 10**8},
 }
 
 
@@ -465,10 +487,11 @@ def test_a_run_killed_before_it_had_a_configuration(data, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".config.yaml.0123.part").write_text("da")
-    Trainer(config(data), folder, Report())
+    trainer = Trainer(config(data, epochs=1), folder, Report())
+    trainer.run()
     assert not list(folder.glob(".*"))
     (folder / "environment.json").unlink()  # and just after it
-    Trainer(config(data), folder, Report())
+    Trainer(config(data, epochs=1), folder, Report())
     assert (folder / "environment.json").exists()
 
 
@@ -478,8 +501,44 @@ def test_data_changed_under_a_run(data, tmp_path):
     for box in boxes["annotations"]:
         box["bbox"][2] /= 2
     (data / "train.json").write_text(json.dumps(boxes))
-    with pytest.raises(ValueError, match="its anchors are of other boxes than the training data holds now"):
+    with pytest.raises(ValueError, match=r"train\.json has changed since .*run/train\.json was written"):
         training.train(config(data, epochs=1), tmp_path / "run")
+
+
+def test_two_runs_in_one_folder(data, tmp_path):
+    trainer = Trainer(config(data, epochs=1), tmp_path / "run", Report())
+    with locked(tmp_path / "run"), pytest.raises(ValueError, match="run: another process is training in it"):
+        trainer.run()
+    trainer.run()
+
+
+FOREIGN = {
+    "lacks anchors": lambda state: {k: v for k, v in state.items() if k != "anchors"},
+    "is of step 99, of 3": lambda state: state | {"step": 99},
+    "anchors are of other boxes": lambda state: state | {"anchors": (((1.0, 1.0),), ((2.0, 2.0),))},
+    "cannot be used": lambda state: state | {"model": None},
+    "cannot be used: ": lambda state: state | {"optimizer": {}},
+}
+
+
+@pytest.mark.parametrize(("reason", "change"), FOREIGN.items(), ids=list(FOREIGN))
+def test_checkpoints_that_are_not_this_runs(data, tmp_path, capsys, reason, change):
+    folder = tmp_path / "run"
+    whole = config(data, epochs=1, checkpoint_seconds=0.0)
+    figures = training.train(whole, folder)
+    torch.save(change(torch.load(folder / NAME, weights_only=True)), folder / NAME)
+    assert training.train(whole, folder) == figures  # from the previous one
+    assert reason in capsys.readouterr().err
+    assert (folder / f"{NAME}.damaged").exists()  # out of the way of the next ones
+
+
+def test_bad_devices_and_single_cells(data, tmp_path):
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device: expected auto, cpu, cuda, …, got '{device}'"):
+            training.train(config(data, device=device), tmp_path / "run")
+    with pytest.raises(ValueError, match="batch, size: a single cell of the coarsest scale"):
+        training.train(config(data, size=16, batch=1), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_in_which_nothing_is_trained_yet(data, tmp_path):
@@ -568,8 +627,23 @@ def test_evaluation_leaves_its_truth_alone():
 def test_bad_detections(tmp_path):
     with pytest.raises(ValueError, match="detection 0: expected image_id, category_id, bbox and score"):
         training.coco_figures(truth(), [{"image_id": 1}])
-    with pytest.raises(ValueError, match="detection 1: the annotations have no image 2"):
-        training.coco_figures(truth(), [detection([0, 0, 1, 1]), detection([0, 0, 1, 1]) | {"image_id": 2}])
+    good = detection([0, 0, 1, 1])
+    for reason, change in (
+        ("the annotations have no image 2", {"image_id": 2}),
+        (r"the annotations have no image \[1\]", {"image_id": [1]}),
+        ("the annotations have no category 9", {"category_id": 9}),
+        ("expected bbox .* finite and with sides >= 0", {"bbox": [1, 2, float("nan"), 3]}),
+        ("expected bbox", {"bbox": [1, 2, -1, 3]}),
+        ("expected bbox", {"bbox": [1, 2, 3]}),
+        ("expected bbox", {"bbox": "all"}),
+        ("expected a finite score, got nan", {"score": float("nan")}),
+        ("expected a finite score, got '1'", {"score": "1"}),
+    ):
+        with pytest.raises(ValueError, match=f"detection 1: {reason}"):
+            training.coco_figures(truth(), [good, good | change])
+    # What a detection brings along beside these is not looked at.
+    perfect = detection([10, 10, 200, 100]) | {"id": 0, "iscrowd": 1, "area": -1}
+    assert training.coco_figures(truth(), [perfect, perfect | {"score": 0.8}])["AR100"] == pytest.approx(1.0)
     with pytest.raises(ValueError, match="evaluator: expected one of pycocotools, faster-coco-eval, got 'coco'"):
         training.coco_figures(truth(), [], evaluator="coco")
     annotations = tmp_path / "a.json"

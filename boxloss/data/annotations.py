@@ -15,6 +15,7 @@ from typing import Any
 from ..files import write_json
 
 SKIP = "--skip-bad-boxes leaves such boxes out"
+_LEAST = 1e-3  # pixels of a side
 _SLACK = 1.0  # pixels: COCO's own boxes end up to that far outside their image
 _KEYS = ("images", "annotations", "categories")
 
@@ -149,6 +150,9 @@ def _check(coco: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     categories = _index("category", coco["categories"], {"name": str})
     if not categories:
         raise _FaultError("expected at least one category")
+    names = [category["name"] for category in categories.values()]
+    if len(set(names)) < len(names):
+        raise _FaultError(f"two categories have the same name: {', '.join(sorted(names))}")
     for image in images.values():
         if image["width"] < 1 or image["height"] < 1:
             raise _FaultError(f"image {image['id']}: expected a positive width and height")
@@ -161,6 +165,10 @@ def _check(coco: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         if box["category_id"] not in categories:
             known = ", ".join(f"{c['id']} ({c['name']})" for c in categories.values())
             raise _FaultError(f"annotation {box['id']}: no category has the id {box['category_id']}; there are {known}")
+        if box.get("iscrowd", 0) not in (0, 1) or not isinstance(box.get("iscrowd", 0), int):
+            raise _FaultError(f"annotation {box['id']}: expected iscrowd 0 or 1, got {box['iscrowd']!r}")
+        if not _number(box.get("area", 0)) or box.get("area", 0) < 0:
+            raise _FaultError(f"annotation {box['id']}: expected a finite area >= 0, got {box['area']!r}")
         yield box, _box_fault(box.get("bbox"), images[box["image_id"]])
 
 
@@ -185,16 +193,26 @@ def _is(value: Any, wanted: type) -> bool:
     return isinstance(value, wanted) and not isinstance(value, bool)
 
 
+def _number(value: Any) -> bool:
+    """A finite one; whole numbers of any length are JSON too."""
+    try:
+        return (_is(value, int) or _is(value, float)) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _box_fault(box: Any, image: dict[str, Any]) -> str:
     if not isinstance(box, list) or len(box) != 4 or not all(_is(n, int) or _is(n, float) for n in box):
         return f"expected bbox [x, y, width, height], got {box!r}"
-    if not all(math.isfinite(n) for n in box):
+    if not all(map(_number, box)):
         return f"bbox {box} is not finite"
     x, y, width, height = box
     if width <= 0 or height <= 0:
         return f"bbox {box} has no area: expected a positive width and height"
     low, right, bottom = -_SLACK, image["width"] + _SLACK, image["height"] + _SLACK
-    if x < low or y < low or x + width > right or y + height > bottom:
+    # A box of less than a thousandth of a pixel, or of which no more is inside, has no area either.
+    inside = min(x + width, image["width"]) - max(x, 0), min(y + height, image["height"]) - max(y, 0)
+    if x < low or y < low or x + width > right or y + height > bottom or min(inside) < _LEAST:
         return f"bbox {box} lies outside its image {image['file_name']} of {image['width']} × {image['height']} pixels"
     return ""
 

@@ -170,6 +170,8 @@ class CocoImages(Dataset[Sample]):
                         f"{path} has {image.width} × {image.height} pixels, but {self.annotations.path} says"
                         f" {record['width']} × {record['height']}"
                     )
+                if image.mode[0] in "IF":  # Pillow would cut 16 bits off at 255
+                    raise ValueError(f"{path} has pixels of mode {image.mode}; expected 8 bits a channel: convert it")
                 if not whole:
                     image.draft("RGB", (1, 1))
                 return image.convert("RGB")

@@ -14,6 +14,7 @@ from ..files import replacing
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
+NEW = "checkpoint.pt.new"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -23,13 +24,13 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         OSError: it could not be written; both checkpoints are as they were.
     """
     current, previous = folder / NAME, folder / PREVIOUS
-    new = folder / f"{NAME}.new"
+    new = folder / NEW
     # Made in memory first: of a full disk torch's writer says "unexpected pos".
     buffer = io.BytesIO()
     torch.save(state, buffer)
     with replacing(new) as file:
         file.write(buffer.getbuffer())
-    # Killed between these two, the folder still holds the previous one, and the new one is made again.
+    # Killed between these two, the folder still holds the previous one and the whole new one.
     if current.exists():
         os.replace(current, previous)
     os.replace(new, current)
@@ -48,20 +49,21 @@ def load_checkpoint(folder: Path, use: Callable[[dict[str, Any]], None], warn: C
     Raises:
         ValueError: there are checkpoints, and none can be used.
     """
-    reasons = []
-    for path in (folder / NAME, folder / PREVIOUS):
-        if not path.exists():
+    reasons = {}
+    for path in (folder / NAME, folder / NEW, folder / PREVIOUS):
+        if not path.exists() or (path.name == NEW and (folder / NAME).exists()):
             continue
         try:
             use(_read(path))
-        except (ValueError, RuntimeError) as error:
-            reasons.append(f"{path} cannot be used: {error}")
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            reasons[path] = f"{path} cannot be used: {error}"
             continue
-        for reason in reasons:
+        for bad, reason in reasons.items():
             warn(f"{reason}; going on from {path}")
+            os.replace(bad, bad.with_name(f"{bad.name}.damaged"))  # else it would take the place of the previous one
         return True
     if reasons:
-        raise ValueError("; ".join(reasons) + "; move them away to start anew")
+        raise ValueError("; ".join(reasons.values()) + "; move them away to start anew")
     return False
 
 

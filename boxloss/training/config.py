@@ -9,7 +9,7 @@ from typing import Any
 from ..data import Augment, CocoSubset
 from ..extras import needs
 from ..files import replacing
-from ..losses import LOSSES
+from ..losses import LOSSES, find_loss
 from ..modules import BoxLoss
 from ..yolo import Grid, YoloLoss
 
@@ -191,6 +191,10 @@ class TrainConfig:
         for name, least in (("epochs", 1), ("batch", 1), ("evaluate_every", 0), ("threads", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.threads > 1024:
+            raise ValueError(f"threads: expected at most 1024, got {self.threads}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected a number in [0, 2^63), got {self.seed}")
         multiple = 8 * 2 ** (self.network.scales - 1)
         if any(side < 1 or side % multiple for side in self.input_size):
             raise ValueError(
@@ -220,10 +224,11 @@ class TrainConfig:
             coordinates: str | BoxLoss = self.loss
         else:
             own: dict[str, Any] = dict(self.loss_parameters)
+            others = "" if self.loss in LOSSES else "; and 'darknet', 'paper'"
             try:
+                find_loss(self.loss).check_parameters(own)
                 coordinates = BoxLoss(self.loss, **own)
             except (TypeError, ValueError) as error:
-                others = "" if self.loss in LOSSES else "; and 'darknet', 'paper'"
                 raise ValueError(f"loss: {error}{others}") from error
         return YoloLoss(
             grid,
@@ -263,14 +268,16 @@ def read_config(path: Path) -> TrainConfig:
     """
     parser = config_parser(exit_on_error=False)
     try:
-        parsed = parser.parse_args(["--config", str(path)])
+        return parsed_config(parser, parser.parse_args(["--config", str(path)]))
     except Exception as error:  # jsonargparse's own, or argparse's
         raise ValueError(f"{path}: {error}") from error
-    return parsed_config(parser, parsed)
 
 
 def parsed_config(parser: Any, parsed: Any) -> TrainConfig:
-    made = parser.instantiate(parsed)
+    try:
+        made = parser.instantiate(parsed)
+    except TypeError as error:  # a group that is a number
+        raise ValueError(f"expected fields such as loss: ciou, and groups of them ({error})") from error
     return TrainConfig(**{f.name: getattr(made, f.name) for f in fields(TrainConfig)})
 
 

@@ -72,17 +72,31 @@ def _classes(evaluator: str) -> tuple[Any, Any]:
 
 def _check(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> None:
     images = {image["id"] for image in truth["images"]}
+    categories = {category["id"] for category in truth["categories"]}
     for place, found in enumerate(detections):
         if not isinstance(found, dict) or not {"image_id", "category_id", "bbox", "score"} <= found.keys():
             raise ValueError(f"detection {place}: expected image_id, category_id, bbox and score, got {found!r}")
-        if found["image_id"] not in images:
-            raise ValueError(f"detection {place}: the annotations have no image {found['image_id']}")
+        for kind, known in (("image", images), ("category", categories)):
+            key = found[f"{kind}_id"]
+            if type(key) is not int or key not in known:
+                raise ValueError(f"detection {place}: the annotations have no {kind} {key!r}")
+        box = found["bbox"]
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)) or min(box[2:]) < 0:
+            raise ValueError(
+                f"detection {place}: expected bbox [x, y, width, height], finite and with sides >= 0, got {box!r}"
+            )
+        if not _finite(found["score"]):
+            raise ValueError(f"detection {place}: expected a finite score, got {found['score']!r}")
+
+
+def _finite(number: Any) -> bool:
+    return type(number) in (int, float) and abs(number) < 10**300  # of NaN it is False
 
 
 def _boxes(detections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As annotations, with what COCO's ``loadRes`` fills in; it refuses an empty list."""
+    """As annotations, with what COCO's ``loadRes`` sets, whatever they had; it refuses an empty list."""
     return [
-        {"id": k, "area": found["bbox"][2] * found["bbox"][3], "iscrowd": 0} | found
+        found | {"id": k, "area": found["bbox"][2] * found["bbox"][3], "iscrowd": 0}
         for k, found in enumerate(detections, 1)
     ]
 

@@ -51,11 +51,12 @@ class CachedFeatures(Dataset[Sample]):
         self.images = images
         flips = (False, True) if mirrored else (False,)
         self.folder = cache / f"features-{_key(images, backbone, len(flips))}"
-        if not (self.folder / _DONE).exists():
+        try:
+            self._features = _read(self.folder, len(backbone.channels))
+        except (OSError, ValueError, EOFError):  # not there, or damaged
+            shutil.rmtree(self.folder, ignore_errors=True)
             _compute(images, backbone.eval(), self.folder, flips, device, progress)
-        paths = [self.folder / f"{k}.npy" for k in range(len(backbone.channels))]
-        # Copy on write, since torch takes no array that is read-only; nothing is written.
-        self._features = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths]
+            self._features = _read(self.folder, len(backbone.channels))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,6 +67,13 @@ class CachedFeatures(Dataset[Sample]):
     def of(self, index: Tensor, mirrored: Tensor) -> list[Tensor]:
         """Features per scale, ``(B, C, h, w)`` float32, of the images at ``index``, flipped where ``mirrored``."""
         return [features[mirrored.long(), index].float() for features in self._features]
+
+
+def _read(folder: Path, scales: int) -> list[Tensor]:
+    if not (folder / _DONE).exists():
+        raise FileNotFoundError(folder / _DONE)
+    # Copy on write, since torch takes no array that is read-only; nothing is written.
+    return [torch.from_numpy(np.load(folder / f"{k}.npy", mmap_mode="c")) for k in range(scales)]
 
 
 def _key(images: CocoImages, backbone: PretrainedBackbone, flips: int) -> str:

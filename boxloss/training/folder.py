@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -45,10 +47,29 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
         raise ValueError(f"{folder} is not empty and holds no run: choose another folder with --out")
     else:
         write_config(path, config)
-    for left in folder.glob(PARTS):  # of a run that was killed as it wrote
-        left.unlink(missing_ok=True)
     if not (folder / ENVIRONMENT).exists():
         write_json(folder / ENVIRONMENT, environment(), indent=2)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A folder in which one process at a time trains, where the system has such locks."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another process is training in it") from None
+        for left in folder.glob(PARTS):  # of a run that was killed as it wrote
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -99,9 +120,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if not isinstance(row, dict) or "epoch" not in row:
+            break
+        rows.append(row)
     return rows
 
 

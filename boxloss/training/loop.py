@@ -6,12 +6,13 @@ the optimizer are all that a run needs to go on as if it had never stopped.
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from torch.utils.data import DataLoader
 from ..data import Batch, Draws, cache_folder, change_images, change_truths, collate, draw
 from ..distributed import mean_over_ranks, world_size
 from ..yolo import PretrainedBackbone, YoloTerms
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import NAME, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
 from .features import CachedFeatures
-from .folder import TRAIN, VAL, add_metrics, open_folder
+from .folder import TRAIN, VAL, add_metrics, locked, open_folder
 from .predict import predict
 from .report import Report
 from .setup import find_device, make_grid, make_model, read_data
@@ -63,6 +64,12 @@ class Trainer:
         self.grid = make_grid(config, self.data.train)
         self.model = make_model(config, self.grid).to(self.device)
         self.loss = config.yolo_loss(self.grid)
+        self.batch = min(config.batch, len(self.data.train))
+        coarsest = math.prod(side // self.model.multiple for side in config.input_size)
+        if self.batch // self.ranks * coarsest == 1:
+            raise ValueError(
+                "batch, size: a single cell of the coarsest scale has no spread to normalize by; enlarge one"
+            )
         if self.rank == 0:
             self._open()
         self._barrier()
@@ -70,7 +77,6 @@ class Trainer:
         trained = self.model.head if self.cached else self.model
         self.network: nn.Module = DistributedDataParallel(trained) if self.ranks > 1 else trained
         self.optimizer = torch.optim.AdamW(_groups(trained, config.optimizer.weight_decay), lr=config.optimizer.lr)
-        self.batch = min(config.batch, len(self.data.train))
         self.steps_per_epoch = len(self.data.train) // self.batch
         self.steps = config.epochs * self.steps_per_epoch
         self.step = 0
@@ -78,6 +84,10 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end, from the checkpoint if there is one."""
+        with nullcontext() if self.rank else locked(self.folder):
+            self._run()
+
+    def _run(self) -> None:
         if load_checkpoint(self.folder, self._restore, self.report.warn):
             done = self.step == self.steps
             self.report.say("already trained" if done else f"going on after step {self.step} of {self.steps}")
@@ -155,7 +165,9 @@ class Trainer:
         raise TrainingError(
             f"the {what} of step {self.step} is not finite: "
             + ", ".join(f"{name} {value:g}" for name, value in zip(TERMS, terms, strict=True))
-            + f"; image ids {images}. The last good checkpoint is kept in {self.folder}; a lower optimizer.lr may help"
+            + f"; image ids {images}."
+            + (f" The last good checkpoint is kept in {self.folder}." if (self.folder / NAME).exists() else "")
+            + " A lower optimizer.lr may help"
         )
 
     # -- an epoch ----------------------------------------------------------------------------------------------------
@@ -194,8 +206,13 @@ class Trainer:
 
     def _open(self) -> None:
         open_folder(self.folder, self.config)
-        self.data.train.annotations.write(self.folder / TRAIN)
-        self.data.val.annotations.write(self.folder / VAL)
+        for name, images in ((TRAIN, self.data.train), (VAL, self.data.val)):
+            path = self.folder / name
+            if not path.exists():
+                images.annotations.write(path)
+            elif json.loads(path.read_bytes()) != images.annotations.coco:
+                source = images.annotations.path
+                raise ValueError(f"{source} has changed since {path} was written: choose another folder with --out")
 
     def _cache(self) -> dict[str, CachedFeatures]:
         """The first process computes; the others wait and read."""
@@ -239,6 +256,8 @@ class Trainer:
         missing = {"step", "anchors", "model", "optimizer", "sums"} - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        if type(state["step"]) is not int or not 0 <= state["step"] <= self.steps:
+            raise ValueError(f"it is of step {state['step']!r}, of {self.steps}")
         if state["anchors"] != self.grid.anchors:
             raise ValueError("its anchors are of other boxes than the training data holds now")
         load_weights(self.model, state["model"])

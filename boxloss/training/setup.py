@@ -101,7 +101,11 @@ def make_model(config: TrainConfig, grid: Grid) -> Yolo:
 
 def find_device(config: TrainConfig) -> torch.device:
     if config.device != "auto":
-        return torch.device(config.device)
+        try:
+            return torch.zeros(1, device=config.device).sum().cpu().new_empty(0, device=config.device).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"device: expected auto, cpu, cuda, …, got {config.device!r} ({reason})") from error
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")

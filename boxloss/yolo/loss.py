@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,8 +93,10 @@ class YoloLoss(torch.nn.Module):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing!r}")
         terms = ("xy", "wh", "box", "objectness", "classification")
-        for name in gains or {}:
+        for name, gain in (gains or {}).items():
             _one_of("gains", name, terms)
+            if not 0 <= gain < math.inf:
+                raise ValueError(f"gains: expected a finite number >= 0 for {name}, got {gain!r}")
         self.grid = grid
         self.box_unit = box_unit
         self.reduction = reduction
