@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision.models
 from scenes import write_data
 
 from boxloss import training
@@ -370,6 +371,15 @@ def test_a_frozen_backbone_trains_its_head_on_cached_features(data, tmp_path, mo
     training.train(frozen(data), tmp_path / "again")
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "again"))
     assert len(list(cache_folder().iterdir())) == 2  # training and validation
+
+
+def test_a_run_is_evaluated_without_the_weights_it_started_from(data, tmp_path):
+    started = tmp_path / "resnet.pt"
+    torch.save(torchvision.models.resnet18().state_dict(), started)
+    network = replace(frozen(data).network, weights=str(started))
+    figures = training.train(config(data, network=network, epochs=1), tmp_path / "run")
+    started.unlink()
+    assert training.evaluate_run(tmp_path / "run") == figures
 
 
 def test_features_depend_on_weights_and_pictures(data, tmp_path):

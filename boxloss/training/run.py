@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def evaluate_detections(detections: Path, annotations: Path, *, evaluator: str =
 
 
 def load_model(config: TrainConfig, folder: Path, classes: int, report: Report) -> Yolo:
-    """The detector of a run's checkpoint."""
+    """The detector of a run's checkpoint, which holds all weights: those it started from are not looked for."""
+    config = replace(config, network=replace(config.network, weights="none"))
     made: list[Yolo] = []
 
     def use(state: dict[str, Any]) -> None:
