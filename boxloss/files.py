@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +48,31 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
         raise ValueError(f"{path}: {error}") from error
     with replacing(path) as file:
         file.write(text.encode() + b"\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The JSON of a file, which is ``what``, for the message if it is not there."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no {what} {path}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+@contextmanager
+def making_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``folder`` when it is whole; of two processes at it, the first wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
+    try:
+        yield part
+        os.replace(part, folder)
+        sync_folder(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not (isinstance(error, OSError) and folder.is_dir()):
+            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -210,7 +210,7 @@ def fetch(
             data = retried(stop.wait, image, f"{url}/{name}", record["width"], record["height"])
         except (DownloadError, OSError, ValueError) as error:
             return str(error)
-        with writing:  # lines do not mix, and `replacing` changes the umask for a moment, which all threads share
+        with writing:  # lines do not mix
             save(data, folder / name, manifest)
         return None
 

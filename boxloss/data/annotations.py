@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import random
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
+from ..files import read_json, write_json
 
 SKIP = "--skip-bad-boxes leaves such boxes out"
 _LEAST = 1e-3  # pixels of a side
@@ -41,6 +41,13 @@ class Annotations:
 
     def _by_id(self) -> list[dict[str, Any]]:
         return sorted(self.coco["categories"], key=lambda category: int(category["id"]))
+
+    def by_image(self) -> dict[int, list[dict[str, Any]]]:
+        """The boxes of each image, by its id; none for any other."""
+        found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for box in self.coco["annotations"]:
+            found[box["image_id"]].append(box)
+        return found
 
     def write(self, path: Path) -> None:
         """As a COCO file."""
@@ -118,12 +125,7 @@ def read_annotations(path: Path, *, skip_bad_boxes: bool = False) -> Annotations
         FileNotFoundError: no such file.
         ValueError: not JSON, not COCO, or a bad annotation: the message names file, annotation id and reason.
     """
-    try:
-        coco = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no annotation file {path}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    coco = read_json(path, "annotation file")
     if not isinstance(coco, dict) or any(not isinstance(coco.get(key), list) for key in _KEYS):
         raise ValueError(f"{path} is not a COCO file: expected an object with the lists {', '.join(_KEYS)}")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -141,9 +140,7 @@ class CocoImages(Dataset[Sample]):
             )
 
     def _placed(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for box in self.annotations.coco["annotations"]:
-            by_image[box["image_id"]].append(box)
+        by_image = self.annotations.by_image()
         classes = {category: k for k, category in enumerate(self.annotations.category_ids)}
         placed = []
         for record, letterbox in zip(self.records, self.letterboxes, strict=True):

@@ -6,9 +6,6 @@ Each picture depends on the seed and its number alone.
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..files import sync_folder, write_json
+from ..files import making_folder, write_json
 
 Color = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -38,18 +35,10 @@ def shapes_folder(cache: Path, *, train: int = 400, val: int = 100, side: int = 
     folder = cache / f"shapes-{_VERSION}-{train}-{val}-{side}-{seed}"
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=cache, prefix=f"{folder.name}.part-"))
-    try:
+    with making_folder(folder) as part:
         (part / "images").mkdir()
         write_json(part / "train.json", _draw_all(part / "images", range(train), side, seed))
         write_json(part / "val.json", _draw_all(part / "images", range(train, train + val), side, seed))
-        os.replace(part, folder)
-        sync_folder(cache)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if not (isinstance(error, OSError) and folder.is_dir()):  # another process was faster: that is the same folder
-            raise
     return folder
 
 

@@ -12,6 +12,7 @@ from ..files import replacing
 from ..losses import LOSSES, find_loss
 from ..modules import BoxLoss
 from ..yolo import Grid, YoloLoss
+from ..yolo.model import coarsest
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class TrainConfig:
             raise ValueError(f"threads: expected at most 1024, got {self.threads}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a number in [0, 2^63), got {self.seed}")
-        multiple = 8 * 2 ** (self.network.scales - 1)
+        multiple = coarsest(self.network.scales)
         if any(side < 1 or side % multiple for side in self.input_size):
             raise ValueError(
                 f"size: expected multiples of {multiple} for {self.network.scales} scales, got {self.size}"

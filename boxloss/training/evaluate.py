@@ -37,9 +37,8 @@ def coco_figures(
     data, evaluation = _classes(evaluator)
     with contextlib.redirect_stdout(io.StringIO()):
         gt = data()
-        gt.dataset = truth | {
-            "annotations": [dict(box) for box in truth["annotations"]]
-        }  # the evaluation writes in them
+        # Copies, since the evaluation writes in them.
+        gt.dataset = truth | {"annotations": [dict(box) for box in truth["annotations"]]}
         gt.createIndex()
         dt = data()
         dt.dataset = {key: truth[key] for key in ("images", "categories")} | {"annotations": _boxes(detections)}
@@ -48,9 +47,8 @@ def coco_figures(
         found.evaluate()
         found.accumulate()
         found.summarize()
-    precision = np.asarray(found.eval["precision"])[
-        :, :, :, 0, -1
-    ]  # threshold × recall × category; any size, most boxes
+    # Threshold × recall × category; of any size, most boxes.
+    precision = np.asarray(found.eval["precision"])[:, :, :, 0, -1]
     names = {category["id"]: category["name"] for category in truth["categories"]}
     by_category = {names[key]: _mean(precision[:, :, k]) for k, key in enumerate(found.params.catIds)}
     return dict(zip(FIGURES, map(_known, found.stats[:12]), strict=True)) | {"by_category": by_category}

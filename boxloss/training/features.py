@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import Batch, CocoImages, Sample, collate
-from ..files import sync_folder, write_json
+from ..files import making_folder, write_json
 from ..yolo import PretrainedBackbone
 
 _LARGEST = 65504.0  # of float16
@@ -94,10 +92,7 @@ def _compute(
     device: torch.device,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> None:
-    """Written in a folder beside, which is renamed when it is whole; of two processes at it, the first wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part-"))
-    try:
+    with making_folder(folder) as part:
         arrays: list[np.memmap[Any, Any]] = []
         batches: Iterable[Batch] = progress(DataLoader(images, 16, collate_fn=collate))
         for batch in batches:
@@ -113,13 +108,6 @@ def _compute(
         for array in arrays:
             array.flush()
         write_json(part / _DONE, {"images": len(images), "flips": len(flips)})
-        os.replace(part, folder)
-        sync_folder(folder.parent)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError) and (folder / _DONE).exists():
-            return
-        raise
 
 
 def _array(path: Path, places: tuple[int, int], like: Any) -> np.memmap[Any, Any]:

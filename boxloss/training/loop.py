@@ -105,6 +105,7 @@ class Trainer:
         """What is left of the current epoch."""
         epoch, first = divmod(self.step, self.steps_per_epoch)
         saved = time.monotonic()
+        self._training_mode()  # an evaluation stands only between epochs
         for batch in self._batches(epoch, first):
             self._train_on(epoch, batch)
             if self.step % self.steps_per_epoch == 0:
@@ -130,7 +131,6 @@ class Trainer:
         draws = draw(self.config.augment, self.batch, _seeded(self.config.seed, epoch, self.step))
         draws = draws.share(self.rank, self.ranks)
         torch.manual_seed(_number(self.config.seed, self.step, self.rank))  # for dropout
-        self._training_mode()
         inputs = self._inputs(batch, draws)
         truths = change_truths(batch.truths, draws, self.config.input_size).to(self.device)
         terms = self.loss(self.network(inputs), truths, self.config.input_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ..data import Annotations, CocoImages, read_annotations
-from ..files import write_json
+from ..data import CocoImages, read_annotations
+from ..files import read_json, write_json
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
@@ -83,12 +82,7 @@ def evaluate_run(folder: Path, *, evaluator: str = "pycocotools", report: Report
 def evaluate_detections(detections: Path, annotations: Path, *, evaluator: str = "pycocotools") -> dict[str, Any]:
     """COCO's figures of any detections, a file of COCO results."""
     truth = read_annotations(annotations)
-    try:
-        found = json.loads(detections.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file of detections {detections}") from None
-    except ValueError as error:
-        raise ValueError(f"{detections} is not JSON: {error}") from None
+    found = read_json(detections, "file of detections")
     if not isinstance(found, list):
         raise ValueError(f"{detections}: expected COCO results, a list of detections, got {type(found).__name__}")
     try:
@@ -130,7 +124,7 @@ def figures_text(figures: dict[str, Any]) -> str:
 def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
     """The first images of a data set, their true boxes and the confident detections."""
     names = dict(zip(images.annotations.category_ids, images.annotations.categories, strict=True))
-    true, predicted = _by_image(images.annotations), defaultdict(list)
+    true, predicted = images.annotations.by_image(), defaultdict(list)
     for box in found:
         if box["score"] >= _CONFIDENT:
             predicted[box["image_id"]].append((box["bbox"], f"{names[box['category_id']]} {box['score']:.2f}"))
@@ -143,13 +137,6 @@ def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
         )
         for k, record in enumerate(images.records[:_SHOWN])
     ]
-
-
-def _by_image(annotations: Annotations) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for box in annotations.coco["annotations"]:
-        found[box["image_id"]].append(box)
-    return found
 
 
 @contextmanager

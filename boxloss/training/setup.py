@@ -102,7 +102,9 @@ def make_model(config: TrainConfig, grid: Grid) -> Yolo:
 def find_device(config: TrainConfig) -> torch.device:
     if config.device != "auto":
         try:
-            return torch.zeros(1, device=config.device).sum().cpu().new_empty(0, device=config.device).device
+            probe = torch.zeros(1, device=config.device)
+            probe.cpu()  # meta has nothing to give back
+            return probe.device
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"device: expected auto, cpu, cuda, …, got {config.device!r} ({reason})") from error

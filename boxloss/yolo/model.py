@@ -15,6 +15,11 @@ FINEST = 8
 """Pixels that a cell of the finest scale has a side; each further scale doubles it."""
 
 
+def coarsest(scales: int) -> int:
+    """Pixels that a cell of the coarsest of so many scales has a side."""
+    return int(FINEST * 2 ** (scales - 1))
+
+
 def convolution(channels: int, out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False),
@@ -111,7 +116,7 @@ class Yolo(nn.Module):
     @property
     def multiple(self) -> int:
         """What height and width of the images have to be multiples of."""
-        return int(FINEST * 2 ** (len(self.grid.anchors) - 1))
+        return coarsest(len(self.grid.anchors))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if images.ndim != 4 or images.shape[1] != 3 or any(n % self.multiple for n in images.shape[2:]):
