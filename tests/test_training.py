@@ -66,7 +66,7 @@ def test_what_a_run_leaves(data, tmp_path, capsys):
         *("config.yaml", "environment.json", "metrics.jsonl", "train.json", "val.json", "detections.json"),
         *("evaluation.json", "curves.png", "images.png", NAME, PREVIOUS),
     }
-    assert read_config(folder / "config.yaml") == config(data)
+    assert read_config(folder / "config.yaml", TrainConfig) == config(data)
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
     first, second = read_metrics(folder)
@@ -434,7 +434,7 @@ def test_a_configuration_survives_its_file(data, tmp_path):
         subset=training.Subset(images=3, categories=["red", "green"]),
     )
     write_config(tmp_path / "a.yaml", written)
-    assert read_config(tmp_path / "a.yaml") == written
+    assert read_config(tmp_path / "a.yaml", TrainConfig) == written
 
 
 BAD_CONFIGS = {
@@ -476,10 +476,10 @@ def test_unknown_fields_of_a_file(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("epochs: 3\nepoch: 4\n")
     with pytest.raises(ValueError, match=r"a\.yaml: .*epoch"):
-        read_config(path)
+        read_config(path, TrainConfig)
     path.write_text("epochs: many\n")
     with pytest.raises(ValueError, match=r"a\.yaml: .*epochs"):
-        read_config(path)
+        read_config(path, TrainConfig)
 
 
 def test_folders_that_hold_something_else(data, tmp_path):

@@ -1,6 +1,18 @@
 """Training runs: configuration, loop, checkpoints, evaluation by COCO's rules."""
 
-from .config import Detect, Network, Optimizer, Subset, Terms, TrainConfig, config_parser, parsed_config, read_config
+from .config import (
+    Detect,
+    Match,
+    Network,
+    Optimizer,
+    Subset,
+    Terms,
+    TrainConfig,
+    config_parser,
+    parsed_config,
+    read_config,
+    write_config,
+)
 from .evaluate import EVALUATORS, FIGURES, coco_figures
 from .loop import Trainer, TrainingError
 from .report import Report
@@ -10,6 +22,7 @@ __all__ = [
     "EVALUATORS",
     "FIGURES",
     "Detect",
+    "Match",
     "Network",
     "Optimizer",
     "Report",
@@ -19,6 +32,7 @@ __all__ = [
     "Trainer",
     "TrainingError",
     "coco_figures",
+    "config_from",
     "config_parser",
     "evaluate_detections",
     "evaluate_run",
@@ -26,4 +40,5 @@ __all__ = [
     "parsed_config",
     "read_config",
     "train",
+    "write_config",
 ]

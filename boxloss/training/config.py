@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..data import Augment, CocoSubset
+from ..data import SHAPES, Augment, CocoSubset
 from ..extras import needs
 from ..files import replacing
 from ..losses import LOSSES, find_loss
 from ..modules import BoxLoss
 from ..yolo import Grid, YoloLoss
 from ..yolo.model import coarsest
+
+Config = TypeVar("Config")
+
+PATHS = ("data", "train_json", "train_images", "val_json", "val_images")
+"""The fields of a `TrainConfig` that are paths; ``data`` may also be shapes."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,28 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Match:
+    """A gain from the gradients: that with which the coordinate terms start as strong as those of another loss.
+
+    It is the ratio of the mean L2 norms of their gradients at the raw outputs, over the first batches, at the initial
+    weights; then it stays.
+
+    Args:
+        loss: the other one; null: no such gain.
+        parameters: its own, if it is a box loss.
+        batches: how many.
+    """
+
+    loss: str | None = None
+    parameters: dict[str, float | bool | str] = field(default_factory=dict)
+    batches: int = 10
+
+    def __post_init__(self) -> None:
+        if self.batches < 1:
+            raise ValueError(f"match.batches: expected at least 1, got {self.batches}")
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """AdamW, warmed up, then falling along a half cosine to a hundredth.
 
@@ -146,6 +176,8 @@ class TrainConfig:
         skip_bad_boxes: leave bad boxes out, with a warning, instead of stopping.
         loss: darknet, paper, or a box loss, as in boxloss losses.
         loss_parameters: of a box loss, such as {beta: 2.0}.
+        gain: factor of the coordinate terms (xy, wh, box), besides those of terms.gains and match.
+        match: a gain from the gradients.
         network: the detector.
         terms: how the loss's terms are formed and weighed.
         size: of the network's input, one side or height and width; multiples of 16 (two scales) or 32.
@@ -172,6 +204,8 @@ class TrainConfig:
     skip_bad_boxes: bool = False
     loss: str = "darknet"
     loss_parameters: dict[str, float | bool | str] = field(default_factory=dict)
+    gain: float = 1.0
+    match: Match = field(default_factory=Match)
     network: Network = field(default_factory=Network)
     terms: Terms = field(default_factory=Terms)
     size: int | tuple[int, int] = 160
@@ -206,16 +240,27 @@ class TrainConfig:
                 "augment: cached features (network.freeze) can be mirrored left to right, nothing else; expected"
                 " flip_vertical, zoom, shift and color to be 0"
             )
-        own = (self.train_json, self.train_images, self.val_json, self.val_images)
+        own = [getattr(self, name) for name in PATHS[1:]]
         if any(own) and not all(own):
             raise ValueError("train_json, train_images, val_json, val_images: expected all four or none")
+        if not 0 <= self.gain < float("inf"):
+            raise ValueError(f"gain: expected a finite number >= 0, got {self.gain}")
         # An unknown loss, parameter or gain is found here, before any data is read.
-        self.yolo_loss(Grid((((1.0, 1.0),),), 1, self.network.stretch))
+        grid = Grid((((1.0, 1.0),),), 1, self.network.stretch)
+        self.yolo_loss(grid)
+        self.matched_loss(grid)
 
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def matched_loss(self, grid: Grid) -> YoloLoss | None:
+        """The loss whose gradients those of this one are to match."""
+        if self.match.loss is None:
+            return None
+        other = replace(self, loss=self.match.loss, loss_parameters=self.match.parameters, match=Match())
+        return other.yolo_loss(grid)
 
     def yolo_loss(self, grid: Grid) -> YoloLoss:
         terms = self.terms
@@ -247,50 +292,75 @@ class TrainConfig:
         """Whether both lead to the same weights: where and how fast does not matter."""
         return self._what() == other._what()
 
+    def hash(self) -> str:
+        """The same for two configurations that lead to the same weights."""
+        text = json.dumps(asdict(self._what()), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def absolute(self) -> TrainConfig:
+        """With paths as they are found from anywhere."""
+        paths = {name: getattr(self, name) for name in PATHS if name != "data" or self.data != SHAPES}
+        return replace(self, **{name: path and os.path.abspath(path) for name, path in paths.items()})
+
     def _what(self) -> TrainConfig:
         return replace(self, workers=0, memory_gb=0.0, checkpoint_seconds=0.0)
 
 
-def config_parser(**kwargs: Any) -> Any:
-    """jsonargparse's parser of a `TrainConfig`: YAML by ``--config``, and an option for every field."""
+def config_parser(kind: type[Any], **kwargs: Any) -> Any:
+    """jsonargparse's parser of a configuration: YAML by ``--config``, and an option for every field."""
     with needs("study", "training"):
         from jsonargparse import ArgumentParser
     parser = ArgumentParser(allow_abbrev=False, **kwargs)
     parser.add_argument("--config", action="config", help="YAML; options after it take precedence")
-    parser.add_class_arguments(TrainConfig, as_group=False)
+    parser.add_class_arguments(kind, as_group=False)
     return parser
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_config(path: Path, kind: type[Config]) -> Config:
     """A configuration from YAML.
 
     Raises:
         ValueError: an unknown field, or a value that it cannot have.
     """
-    parser = config_parser(exit_on_error=False)
+    parser = config_parser(kind, exit_on_error=False)
     try:
-        return parsed_config(parser, parser.parse_args(["--config", str(path)]))
+        return parsed_config(parser, parser.parse_args(["--config", str(path)]), kind)
     except Exception as error:  # jsonargparse's own, or argparse's
         raise ValueError(f"{path}: {error}") from error
 
 
-def parsed_config(parser: Any, parsed: Any) -> TrainConfig:
+def config_from(values: dict[str, Any], kind: type[Config]) -> Config:
+    """A configuration from plain values, as they stand in YAML.
+
+    Raises:
+        ValueError: an unknown field, or a value that it cannot have.
+    """
+    parser = config_parser(kind, exit_on_error=False)
+    try:
+        return parsed_config(parser, parser.parse_object(plain(values)), kind)
+    except Exception as error:  # jsonargparse's own, or argparse's
+        raise ValueError(str(error)) from error
+
+
+def parsed_config(parser: Any, parsed: Any, kind: type[Config]) -> Config:
     try:
         made = parser.instantiate(parsed)
     except TypeError as error:  # a group that is a number
         raise ValueError(f"expected fields such as loss: ciou, and groups of them ({error})") from error
-    return TrainConfig(**{f.name: getattr(made, f.name) for f in fields(TrainConfig)})
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: getattr(made, name) for name in names})
 
 
-def write_config(path: Path, config: TrainConfig) -> None:
+def write_config(path: Path, config: Any) -> None:
+    """A dataclass as YAML."""
     import yaml
 
     with replacing(path) as file:
-        file.write(yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True).encode())
+        file.write(yaml.safe_dump(plain(asdict(config)), sort_keys=False, allow_unicode=True).encode())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """YAML's safe form has no tuples."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

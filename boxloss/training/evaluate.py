@@ -33,6 +33,24 @@ def coco_figures(
     Raises:
         ValueError: a detection that is no COCO result, or of an image that ``truth`` does not have.
     """
+    found = coco_evaluation(truth, detections, evaluator=evaluator)
+    with contextlib.redirect_stdout(io.StringIO()):
+        found.accumulate()
+        found.summarize()
+    # Threshold × recall × category; of any size, most boxes.
+    precision = np.asarray(found.eval["precision"])[:, :, :, 0, -1]
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    by_category = {names[key]: _mean(precision[:, :, k]) for k, key in enumerate(found.params.catIds)}
+    return dict(zip(FIGURES, map(_known, found.stats[:12]), strict=True)) | {"by_category": by_category}
+
+
+def coco_evaluation(
+    truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, evaluator: str = "pycocotools"
+) -> Any:
+    """The evaluator's own object, which has matched every image and summed up nothing yet.
+
+    Args and errors are those of `coco_figures`.
+    """
     _check(truth, detections)
     data, evaluation = _classes(evaluator)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -45,13 +63,7 @@ def coco_figures(
         dt.createIndex()
         found = evaluation(gt, dt, "bbox")
         found.evaluate()
-        found.accumulate()
-        found.summarize()
-    # Threshold × recall × category; of any size, most boxes.
-    precision = np.asarray(found.eval["precision"])[:, :, :, 0, -1]
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    by_category = {names[key]: _mean(precision[:, :, k]) for k, key in enumerate(found.params.catIds)}
-    return dict(zip(FIGURES, map(_known, found.stats[:12]), strict=True)) | {"by_category": by_category}
+    return found
 
 
 def _classes(evaluator: str) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ import torch
 
 from ..files import PARTS, replacing, write_json
 from .config import TrainConfig, read_config, write_config
+from .setup import Data
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
@@ -39,7 +40,7 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
     """
     path = folder / CONFIG
     if path.exists():
-        other = read_config(path)
+        other = read_config(path, TrainConfig)
         if not config.same_run(other):
             changed = "; ".join(differences(asdict(other), asdict(config)))
             raise ValueError(f"{folder} holds another run ({changed}): choose another folder with --out, or remove it")
@@ -49,6 +50,21 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
         write_config(path, config)
     if not (folder / ENVIRONMENT).exists():
         write_json(folder / ENVIRONMENT, environment(), indent=2)
+
+
+def keep_annotations(folder: Path, data: Data) -> None:
+    """Write the annotations that count, or see that they are those written before.
+
+    Raises:
+        ValueError: they have changed.
+    """
+    for name, images in ((TRAIN, data.train), (VAL, data.val)):
+        path = folder / name
+        if not path.exists():
+            images.annotations.write(path)
+        elif json.loads(path.read_bytes()) != images.annotations.coco:
+            source = images.annotations.path
+            raise ValueError(f"{source} has changed since {path} was written: choose another folder with --out")
 
 
 @contextmanager

@@ -6,7 +6,8 @@ the optimizer are all that a run needs to go on as if it had never stopped.
 
 from __future__ import annotations
 
-import json
+import copy
+import itertools
 import math
 import signal
 import threading
@@ -24,12 +25,13 @@ from torch.utils.data import DataLoader
 
 from ..data import Batch, Draws, cache_folder, change_images, change_truths, collate, draw
 from ..distributed import mean_over_ranks, world_size
-from ..yolo import PretrainedBackbone, YoloTerms
+from ..yolo import PretrainedBackbone, Truths, YoloTerms
 from .checkpoint import NAME, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
 from .features import CachedFeatures
-from .folder import TRAIN, VAL, add_metrics, locked, open_folder
+from .folder import add_metrics, keep_annotations, locked, open_folder
+from .gain import coordinate_gradient, matching_gain, multiply
 from .predict import predict
 from .report import Report
 from .setup import find_device, make_grid, make_model, read_data
@@ -80,6 +82,7 @@ class Trainer:
         self.steps_per_epoch = len(self.data.train) // self.batch
         self.steps = config.epochs * self.steps_per_epoch
         self.step = 0
+        self.gain: float | None = None  # of the coordinate terms; known when training starts
         self.sums = torch.zeros(len(TERMS) + 2, dtype=torch.float64)  # of this epoch: terms, IoU, positives
 
     def run(self) -> None:
@@ -91,6 +94,9 @@ class Trainer:
         if load_checkpoint(self.folder, self._restore, self.report.warn):
             done = self.step == self.steps
             self.report.say("already trained" if done else f"going on after step {self.step} of {self.steps}")
+        if self.gain is None:
+            self.gain = self._find_gain()
+        multiply(self.loss, self.gain)
         images, boxes = len(self.data.train), len(self.data.train.sizes())
         self.report.say(f"{self.folder}: {images:,} images with {boxes:,} boxes, on {self.device}")
         self.report.start(self.step, self.steps)
@@ -127,13 +133,39 @@ class Trainer:
             DataLoader(samples, batch_sampler=order.tolist(), collate_fn=collate, num_workers=self.config.workers)
         )
 
-    def _train_on(self, epoch: int, batch: Batch) -> None:
-        draws = draw(self.config.augment, self.batch, _seeded(self.config.seed, epoch, self.step))
+    def _forward(self, epoch: int, step: int, batch: Batch) -> tuple[list[Tensor], Truths]:
+        """The raw outputs of a step, and what they should be."""
+        draws = draw(self.config.augment, self.batch, _seeded(self.config.seed, epoch, step))
         draws = draws.share(self.rank, self.ranks)
-        torch.manual_seed(_number(self.config.seed, self.step, self.rank))  # for dropout
-        inputs = self._inputs(batch, draws)
-        truths = change_truths(batch.truths, draws, self.config.input_size).to(self.device)
-        terms = self.loss(self.network(inputs), truths, self.config.input_size)
+        torch.manual_seed(_number(self.config.seed, step, self.rank))  # for dropout
+        outputs = self.network(self._inputs(batch, draws))
+        return outputs, change_truths(batch.truths, draws, self.config.input_size).to(self.device)
+
+    def _find_gain(self) -> float:
+        """That of the configuration, times what makes the first gradients match those of another loss."""
+        other = self.config.matched_loss(self.grid)
+        if other is None:
+            return self.config.gain
+        before = copy.deepcopy(self.model.state_dict())  # normalization layers count what passes
+        self._training_mode()
+        norms = []
+        with torch.no_grad():
+            for step, batch in enumerate(itertools.islice(self._batches(0, 0), self.config.match.batches)):
+                outputs, truths = self._forward(0, step, batch)
+                with torch.enable_grad():
+                    norms.append(
+                        [
+                            coordinate_gradient(loss, outputs, truths, self.config.input_size)
+                            for loss in (self.loss, other)
+                        ]
+                    )
+        self.model.load_state_dict(before)
+        own, wanted = mean_over_ranks(torch.tensor(norms, dtype=torch.float64, device=self.device)).T.tolist()
+        return self.config.gain * matching_gain(own, wanted)
+
+    def _train_on(self, epoch: int, batch: Batch) -> None:
+        outputs, truths = self._forward(epoch, self.step, batch)
+        terms = self.loss(outputs, truths, self.config.input_size)
         means = mean_over_ranks(_row(terms))
         self._check(means[: len(TERMS)], "loss", batch)
         for group in self.optimizer.param_groups:
@@ -180,6 +212,7 @@ class Trainer:
             row: dict[str, Any] = {"epoch": epoch, "step": self.step, "lr": self.optimizer.param_groups[0]["lr"]}
             row |= dict(zip(TERMS, mean[: len(TERMS)].tolist(), strict=True))
             row |= {"iou": float(mean[-2] / mean[-1]) if mean[-1] else None, "positives": float(mean[-1])}
+            row["gain"] = self.gain
             if every and (epoch + 1) % every == 0 and not last:
                 row |= self._evaluate()
             add_metrics(self.folder, row)
@@ -206,13 +239,7 @@ class Trainer:
 
     def _open(self) -> None:
         open_folder(self.folder, self.config)
-        for name, images in ((TRAIN, self.data.train), (VAL, self.data.val)):
-            path = self.folder / name
-            if not path.exists():
-                images.annotations.write(path)
-            elif json.loads(path.read_bytes()) != images.annotations.coco:
-                source = images.annotations.path
-                raise ValueError(f"{source} has changed since {path} was written: choose another folder with --out")
+        keep_annotations(self.folder, self.data)
 
     def _cache(self) -> dict[str, CachedFeatures]:
         """The first process computes; the others wait and read."""
@@ -249,11 +276,12 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "sums": self.sums,
+                "gain": self.gain,
             },
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
-        missing = {"step", "anchors", "model", "optimizer", "sums"} - state.keys()
+        missing = {"step", "anchors", "model", "optimizer", "sums", "gain"} - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if type(state["step"]) is not int or not 0 <= state["step"] <= self.steps:
@@ -264,6 +292,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.sums = state["sums"]
+        self.gain = state["gain"]
 
     def _barrier(self) -> None:
         if self.ranks > 1:

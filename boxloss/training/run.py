@@ -30,7 +30,9 @@ _SHOWN = 12  # images of the sheet
 _CONFIDENT = 0.3  # score of the boxes drawn on it
 
 
-def train(config: TrainConfig, folder: Path, *, tensorboard: bool = False) -> dict[str, Any] | None:
+def train(
+    config: TrainConfig, folder: Path, *, tensorboard: bool = False, pictures: bool = True
+) -> dict[str, Any] | None:
     """Train, evaluate, and leave everything in ``folder``.
 
     Under torchrun, the processes train together. A run that was cut off goes on from its checkpoint.
@@ -38,14 +40,17 @@ def train(config: TrainConfig, folder: Path, *, tensorboard: bool = False) -> di
     Returns:
         COCO's figures, of the first process; None of the others.
     """
-    require_matplotlib()  # what is used last is missed first
+    if pictures:
+        require_matplotlib()  # what is used last is missed first
     with process_group(config):
         report = Report(folder / "tensorboard" if tensorboard else None)
         Trainer(config, folder, report).run()
-        return evaluate_run(folder, report=report) if report.first else None
+        return evaluate_run(folder, report=report, pictures=pictures) if report.first else None
 
 
-def evaluate_run(folder: Path, *, evaluator: str = "pycocotools", report: Report | None = None) -> dict[str, Any]:
+def evaluate_run(
+    folder: Path, *, evaluator: str = "pycocotools", report: Report | None = None, pictures: bool = True
+) -> dict[str, Any]:
     """Detections, COCO's figures and pictures of a run's validation images, into its folder.
 
     Raises:
@@ -54,7 +59,7 @@ def evaluate_run(folder: Path, *, evaluator: str = "pycocotools", report: Report
     report = report or Report()
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no run: expected {CONFIG} in it, as boxloss train writes it")
-    config = read_config(folder / CONFIG)
+    config = read_config(folder / CONFIG, TrainConfig)
     annotations = read_annotations(folder / VAL)
     images = read_images(config, annotations, sources(config)[1].images, report.progress("validation images"))
     model = load_model(config, folder, len(annotations.categories), report)
@@ -74,8 +79,10 @@ def evaluate_run(folder: Path, *, evaluator: str = "pycocotools", report: Report
     rows = read_metrics(folder)
     if rows:
         add_metrics(folder, rows[-1] | {name: figures[name] for name in FIGURES})
-        plot_curves(read_metrics(folder), folder / CURVES)
-    plot_scenes(scenes(images, found), folder / SHEET, f"predicted, score ≥ {_CONFIDENT}")
+    if pictures:
+        plot_scenes(scenes(images, found), folder / SHEET, f"predicted, score ≥ {_CONFIDENT}")
+        if rows:
+            plot_curves(read_metrics(folder), folder / CURVES)
     return figures
 
 
