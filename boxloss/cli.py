@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import LOSSES, Loss, __version__
+from . import LOSSES, BoxLoss, Loss, __version__
 
 if TYPE_CHECKING:
-    from .training import TrainConfig
+    from .study import StudyConfig
 
 LEGEND = (
     "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
@@ -67,17 +67,85 @@ def train_command(arguments: Sequence[str]) -> None:
     from . import training  # here and below: torchvision and its like take seconds to import
 
     parser = training.config_parser(
-        prog="boxloss train", usage="boxloss train CONFIG [--data …] [--loss …] [--out FOLDER] [options]"
+        training.TrainConfig,
+        prog="boxloss train",
+        usage="boxloss train CONFIG [--data …] [--loss …] [--out FOLDER] [options]",
     )
     parser.add_argument("--out", help="folder of the run (default: runs/, and the names of configuration and loss)")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's files")
-    parsed = parser.parse_args(_train_options(arguments))
-    config = _absolute(training.parsed_config(parser, parsed))
+    parsed = parser.parse_args(_options(arguments))
+    config = training.parsed_config(parser, parsed, training.TrainConfig).absolute()
     stem = Path(str(parsed.config[0])).stem if parsed.config else "train"
     folder = Path(parsed.out or f"runs/{stem}-{config.loss}")
     figures = training.train(config, folder, tensorboard=parsed.tensorboard)
     if figures:
         print(f"{training.figures_text(figures)}\n{folder}")
+
+
+def compare_command(arguments: Sequence[str]) -> None:
+    from . import study, training
+
+    if any(argument.partition("=")[0] == "--pairs" for argument in arguments):
+        return _compare_pairs(arguments)
+    parser = training.config_parser(
+        study.StudyConfig,
+        prog="boxloss compare",
+        usage="boxloss compare CONFIG [--losses A,B,…] [--seeds N] [--data …] [--out FOLDER] [options]\n"
+        "       boxloss compare --pairs FILE.csv [--losses A,B,…] [--out FOLDER]",
+    )
+    parser.add_argument("--out", help="folder of the study (default: runs/compare-, and the name of the configuration)")
+    data = parser.add_argument_group("The data of train, in short")
+    data.add_argument("--data", help="shapes, or a folder with train.json, val.json and images")
+    data.add_argument("--coco", dest="data", help="a folder laid out as COCO 2017")
+    data.add_argument("--images", type=int, help="how many training images")
+    data.add_argument("--categories", help="names, such as person,car")
+    for name in ("train_json", "train_images", "val_json", "val_images"):
+        data.add_argument(f"--{name}", help="as of boxloss train")
+    where = parser.add_argument_group("Where trials run")
+    where.add_argument("--executor", choices=study.EXECUTORS, default=study.EXECUTORS[0])
+    where.add_argument("--workers", type=int, help="local: trials at a time (default: cores / threads of a trial)")
+    where.add_argument("--retries", type=int, default=2, help="how often a trial that dies is started again")
+    where.add_argument("--ray_address", help="ray: of a cluster (default: RAY_ADDRESS, or one on this machine)")
+    where.add_argument("--gpus", type=float, default=0.0, help="ray: of a trial")
+    parsed = parser.parse_args(_options(arguments))
+    config = _with_data(training.parsed_config(parser, parsed, study.StudyConfig), parsed)
+    executor = study.make_executor(
+        parsed.executor,
+        max(base.threads for base in config.bases().values()),
+        workers=parsed.workers,
+        retries=parsed.retries,
+        address=parsed.ray_address,
+        gpus=parsed.gpus,
+    )
+    stem = Path(str(parsed.config[0])).stem if parsed.config else "study"
+    print(study.compare(config, Path(parsed.out or f"runs/compare-{stem}"), executor))
+
+
+def _with_data(config: StudyConfig, parsed: Any) -> StudyConfig:
+    """With the data of the short options."""
+    paths = ("data", "train_json", "train_images", "val_json", "val_images")
+    changes = {name: getattr(parsed, name) for name in paths if getattr(parsed, name)}
+    subset = {"images": parsed.images, "categories": parsed.categories and parsed.categories.split(",")}
+    subset = {name: value for name, value in subset.items() if value is not None}
+    if config.datasets and (changes or subset):
+        given = ", ".join(f"--{name}" for name in (*changes, *subset))
+        raise ValueError(f"{given}: the configuration has datasets of its own: {', '.join(config.datasets)}")
+    train = dataclasses.replace(config.train, **changes, subset=dataclasses.replace(config.train.subset, **subset))
+    return dataclasses.replace(config, train=train)
+
+
+def _compare_pairs(arguments: Sequence[str]) -> None:
+    from . import study
+
+    parser = argparse.ArgumentParser(prog="boxloss compare --pairs", allow_abbrev=False)
+    parser.add_argument("--pairs", type=Path, required=True, help="CSV: px1, py1, px2, py2, gx1, gy1, gx2, gy2")
+    parser.add_argument("--losses", help="names, such as iou,giou (default: all); the first is the reference of gains")
+    parser.add_argument("--out", type=Path, help="folder (default: runs/pairs-, and the name of the file)")
+    chosen = parser.parse_args(arguments)
+    names = chosen.losses.split(",") if chosen.losses else []
+    folder = chosen.out or Path(f"runs/pairs-{chosen.pairs.stem}")
+    losses = {name: BoxLoss(name, reduction="none") for name in names} if names else study.every_loss()
+    print(f"{study.pairs_text(study.compare_pairs(chosen.pairs, losses, folder))}\n{folder / 'pairs.html'}")
 
 
 def evaluate_command(arguments: Sequence[str]) -> None:
@@ -99,29 +167,30 @@ def evaluate_command(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "losses": (losses_command, "the table of every loss"),
     "train": (train_command, "train the detector with a loss, on COCO-format data"),
+    "compare": (compare_command, "train with several losses and seeds, and say what can be concluded"),
     "evaluate": (evaluate_command, "COCO's figures of a run, or of any detections"),
 }
 
 
-def _train_options(arguments: Sequence[str]) -> list[str]:
-    """As the parser wants them: CONFIG named, underscores in names, and switches with their value."""
+def _options(arguments: Sequence[str]) -> list[str]:
+    """As jsonargparse wants them: CONFIG named, underscores in names, switches with their value, lists in brackets."""
     own = ["--config"] if arguments and not arguments[0].startswith("-") else []
+    before = ""
     for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
-            if name in ("--skip_bad_boxes", "--network.freeze") and not equals and after not in ("true", "false"):
+            if name.endswith(("skip_bad_boxes", "network.freeze")) and not equals and after not in ("true", "false"):
                 equals, value = "=", "true"
-        own.append(name + equals + value)
+        if name == "--losses" and equals:
+            value = _listed(value)
+        own.append(_listed(argument) if before == "--losses" else name + equals + value)
+        before = argument
     return own
 
 
-def _absolute(config: TrainConfig) -> TrainConfig:
-    """Paths as they are found from anywhere, since the configuration is kept in the run's folder."""
-    paths = {name: getattr(config, name) for name in ("train_json", "train_images", "val_json", "val_images")}
-    if config.data != "shapes":
-        paths["data"] = config.data
-    return dataclasses.replace(config, **{name: path and os.path.abspath(path) for name, path in paths.items()})
+def _listed(names: str) -> str:
+    return names if names.startswith("[") else json.dumps(names.split(","))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,3 +103,198 @@ def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, 
 def _save(figure: Any, path: Path) -> None:
     with replacing(path) as file:
         figure.savefig(file, dpi=130, format=path.suffix[1:])
+
+
+# -- pairs of boxes ---------------------------------------------------------------------------------------------------
+
+_OVERLAPPING, _APART = "#1f5fa8", "#d1571b"
+_FLOOR = 0.24
+"""The share of a logarithmic panel that is left below for what is 0."""
+
+
+def plot_pair_values(iou: Any, values: Mapping[str, Any], path: Path) -> None:
+    """Each loss's values against IoU, arrays ``(N,)``, a panel per loss, each with its own scale."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure, axes = _pair_panels(list(values), "value")
+    for axis, of_loss in zip(axes, values.values(), strict=True):
+        _scatter(axis, iou, of_loss)
+        axis.yaxis.set_major_locator(MaxNLocator(4))
+        if abs(of_loss).max() >= 10_000:
+            axis.yaxis.set_major_formatter(EngFormatter(sep=""))
+    _save(figure, path)
+
+
+def plot_pair_gradients(
+    iou: Any, norms: Mapping[str, Any], means: Mapping[str, Sequence[tuple[float, float, float]]], path: Path
+) -> None:
+    """Each loss's gradient norms against IoU, arrays ``(N,)``, with their means over ranges of IoU (from, to, mean).
+
+    A logarithmic axis has no 0: gradients that vanish are marks below a line, and counted there.
+    """
+    from matplotlib.ticker import NullLocator
+
+    figure, axes = _pair_panels(list(norms), "gradient norm", "mean")
+    for axis, (name, of_loss) in zip(axes, norms.items(), strict=True):
+        zero = of_loss == 0
+        axis.set_yscale("log")
+        _scatter(axis, iou[~zero], of_loss[~zero])
+        for low, high, mean in means[name]:
+            axis.plot((low, high), (mean, mean), color="black", linewidth=1.8)
+        low, high = axis.get_ylim()
+        wider = max(1.0, 10 / math.sqrt(high / low))  # two powers of ten, or there is nothing to read it by
+        low, high = low / wider, high * wider
+        axis.set_ylim(low * (low / high) ** (_FLOOR / (1 - _FLOOR)) if zero.any() else low, high)
+        powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+        axis.set_yticks([10.0**power for power in powers[:: -(-len(powers) // 4)]])
+        axis.yaxis.set_minor_locator(NullLocator())
+        if zero.any():
+            _mark_zeros(axis, iou[zero])
+    _save(figure, path)
+
+
+def _mark_zeros(axis: Any, iou: Any) -> None:
+    axis.plot((0, 1), (_FLOOR * 0.9,) * 2, transform=axis.transAxes, color="0.7", linewidth=0.8)
+    below = {"transform": axis.get_xaxis_transform(), "marker": "|", "s": 30, "linewidths": 1}
+    _scatter(axis, iou, [_FLOOR * 0.22] * len(iou), **below)
+    text = f"no gradient: {len(iou):,}"
+    axis.text(0.97, _FLOOR * 0.62, text, transform=axis.transAxes, ha="right", va="center", fontsize=8)
+
+
+def _pair_panels(names: Sequence[str], ordinate: str, line: str = "") -> tuple[Any, list[Any]]:
+    """A panel for each name, three in a row, IoU below: narrow enough for a phone to show them together."""
+    from matplotlib.lines import Line2D
+
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, grid = _subplots(rows, columns, (0.6 + 2.1 * max(2, columns), 1.1 + 1.45 * rows))
+    axes = list(grid.flat)
+    for axis in axes[len(names) :]:
+        axis.remove()
+    for i, (axis, name) in enumerate(zip(axes, names, strict=False)):
+        axis.set_title(name, fontsize=10, parse_math=False)
+        axis.set(xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
+        axis.set_xticklabels(("0", ".5", "1") if i + columns >= len(names) else ())
+        axis.tick_params(labelsize=9)
+        axis.grid(alpha=0.3)
+    kinds = {"the boxes overlap": _OVERLAPPING, "they lie apart": _APART}
+    handles = [Line2D([], [], color=color, marker="o", ls="", ms=5, label=label) for label, color in kinds.items()]
+    if line:
+        handles.append(Line2D([], [], color="black", linewidth=1.8, label=line))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
+    figure.supxlabel("IoU", fontsize=10)
+    figure.supylabel(ordinate, fontsize=10)
+    return figure, axes[: len(names)]
+
+
+def _scatter(axis: Any, iou: Any, numbers: Any, **options: Any) -> None:
+    """Dots, those of boxes that lie apart in another color; fainter where they are many."""
+    colors = [_OVERLAPPING if share else _APART for share in iou.tolist()]
+    alpha = min(0.6, max(0.05, 200 / max(1, len(colors))))
+    axis.scatter(iou, numbers, c=colors, alpha=alpha, **{"s": 9, "linewidths": 0, **options})
+
+
+# -- a study ----------------------------------------------------------------------------------------------------------
+
+REFERENCE = "black"
+
+
+def loss_colors(names: Sequence[str]) -> dict[str, Any]:
+    """A color for each loss of a study, the reference first."""
+    from matplotlib import colormaps
+
+    others = colormaps["tab10" if len(names) <= 11 else "tab20"]
+    return {name: REFERENCE if k == 0 else others((k - 1) % others.N) for k, name in enumerate(names)}
+
+
+def plot_differences(differences: Mapping[str, dict[str, Any]], reference: str, path: Path) -> None:
+    """Differences from the reference in AP, by loss: each seed's, their mean, its 95 % interval."""
+    figure, axes = _subplots(1, 1, (7, 1.3 + 0.42 * len(differences)))
+    axis = axes[0, 0]
+    for row, difference in enumerate(differences.values()):
+        ap = difference["metrics"]["AP"]
+        axis.plot(ap["values"], [row + 0.18] * len(ap["values"]), ".", color="0.6", markersize=5)
+        if ap["low"] is not None:
+            axis.plot((ap["low"], ap["high"]), (row, row), color=PREDICTED if difference["significant"] else "#1f5fa8")
+        axis.plot(ap["mean"], row, "o", color=PREDICTED if difference["significant"] else "#1f5fa8")
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(differences)), list(differences), parse_math=False)
+    axis.set(ylim=(len(differences) - 0.4, -0.6), xlabel=f"AP – AP of {reference}")
+    axis.margins(x=0.06)
+    axis.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def plot_learning(curves: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path: Path) -> None:
+    """AP of the validation images and IoU of the training positives by epoch; a band from the worst seed to the best.
+
+    Args:
+        curves: by loss, the reference first; of each seed the rows of its epochs.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _subplots(1, 2, (9, 4))
+    for (name, seeds), color in zip(curves.items(), loss_colors(list(curves)).values(), strict=True):
+        for axis, figure_name in zip(axes[0], ("AP", "iou"), strict=True):
+            epochs = [row["epoch"] for row in seeds[0] if row[figure_name] is not None] if seeds else []
+            by_seed = [[row[figure_name] for row in rows if row[figure_name] is not None] for rows in seeds]
+            if not epochs or any(len(rows) != len(epochs) for rows in by_seed):
+                continue
+            columns = list(zip(*by_seed, strict=True))
+            axis.plot(epochs, [sum(column) / len(column) for column in columns], color=color, label=name, linewidth=1.4)
+            axis.fill_between(epochs, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.1, lw=0)
+    axes[0, 0].set(title="AP, validation", xlabel="epoch")
+    axes[0, 1].set(title="IoU of the positives with the truth, training", xlabel="epoch")
+    for axis in axes[0]:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    _legend_below(figure, axes[0, 0])
+    _save(figure, path)
+
+
+def plot_thresholds(curves: Mapping[str, Sequence[float | None]], reference: str, path: Path) -> None:
+    """AP at IoU .5:.05:.95, means over seeds: as it is, and less that of the reference, which comes first."""
+    thresholds = [0.5 + 0.05 * k for k in range(10)]
+    figure, axes = _subplots(1, 2, (9, 4))
+    base = curves[reference]
+    for (name, values), color in zip(curves.items(), loss_colors(list(curves)).values(), strict=True):
+        known = [
+            (t, v, b) for t, v, b in zip(thresholds, values, base, strict=False) if v is not None and b is not None
+        ]
+        if known:
+            axes[0, 0].plot([t for t, _, _ in known], [v for _, v, _ in known], color=color, label=name, marker=".")
+            axes[0, 1].plot([t for t, _, _ in known], [v - b for _, v, b in known], color=color, marker=".")
+    axes[0, 0].set(title="AP at an IoU threshold", xlabel="IoU threshold", ylim=(0, None))
+    axes[0, 1].set(title=f"less that of {reference}", xlabel="IoU threshold")
+    for axis in axes[0]:
+        axis.grid(alpha=0.3)
+    _legend_below(figure, axes[0, 0])
+    _save(figure, path)
+
+
+def plot_boxes_by_loss(rows: Sequence[Mapping[str, Scene]], path: Path) -> None:
+    """A row for each image, a column for each loss: its boxes over the true ones."""
+    from matplotlib.patches import Rectangle
+    from PIL import Image
+
+    columns = list(rows[0])
+    figure, axes = _subplots(len(rows), len(columns), (2.1 * len(columns), 1.9 * len(rows) + 0.3))
+    for axis, name in zip(axes[0], columns, strict=True):
+        axis.set_title(name, fontsize=10, parse_math=False)
+    for line, scenes in zip(axes, rows, strict=True):
+        for axis, scene in zip(line, scenes.values(), strict=True):
+            with Image.open(scene.image) as image:
+                axis.imshow(image.convert("RGB"))
+            axis.axis("off")
+            for x, y, w, h in scene.true:
+                axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.4))
+            for (x, y, w, h), _ in scene.predicted:
+                axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=PREDICTED, linewidth=1, linestyle="--"))
+    _save(figure, path)
+
+
+def _legend_below(figure: Any, axis: Any) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)

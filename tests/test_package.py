@@ -28,6 +28,7 @@ LAYERS = [
     {"yolo"},
     {"data", "plots"},
     {"training"},
+    {"study"},
     {"__init__"},
     {"cli"},
     {"__main__"},
@@ -38,6 +39,7 @@ ALSO = {
     "data": {"PIL"},
     "plots": {"matplotlib", "PIL"},
     "training": {"jsonargparse", "yaml", "pycocotools", "faster_coco_eval", "tqdm"},
+    "study": {"jinja2", "ray", "tqdm"},
 }
 
 

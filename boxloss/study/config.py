@@ -1,0 +1,169 @@
+"""What a study compares: losses × seeds × data sets, and how each of its trials is trained."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data import SHAPES
+from ..training import Match, TrainConfig
+from ..training.config import PATHS, config_from
+
+GAINS = ("matched", "fixed")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A loss that takes part.
+
+    Args:
+        loss: darknet, paper, or a box loss, as in boxloss losses.
+        name: what the report calls it; null: as the loss.
+        parameters: of a box loss, such as {beta: 2.0}.
+        gain: factor of its coordinate terms, on top of a matched gain.
+        seed_offset: added to its seeds, so that nothing is paired any more: for controls.
+    """
+
+    loss: str
+    name: str | None = None
+    parameters: dict[str, float | bool | str] = field(default_factory=dict)
+    gain: float = 1.0
+    seed_offset: int = 0
+
+    @property
+    def called(self) -> str:
+        return self.name or self.loss
+
+
+class Trial(NamedTuple):
+    """One training."""
+
+    dataset: str
+    loss: str
+    """What the study calls it."""
+    seed: int
+    """That of the study, by which trials are paired."""
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.loss}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study: every loss on every data set with every seed, which gives weights, order and changes.
+
+    Args:
+        losses: names, or entries with loss, name, parameters, gain.
+        reference: the loss that the others are compared with, as it is called; null: the first.
+        seeds: how many, or a list of them. 8 seeds can show one of six losses significant, 5 none.
+        gain: matched: coordinate terms as strong as the reference's at the start; fixed: as given.
+        train: how each trial is trained, as for boxloss train; loss, seed and match come from the study.
+        datasets: what to change in train, by name of data set; none: the data of train.
+        replicates: of the image bootstrap.
+    """
+
+    losses: list[str | Entrant]
+    reference: str | None = None
+    seeds: int | list[int] = 5
+    gain: str = "matched"
+    train: TrainConfig = field(default_factory=TrainConfig)
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    replicates: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.gain not in GAINS:
+            raise ValueError(f"gain: expected one of {', '.join(GAINS)}, got {self.gain!r}")
+        if self.replicates < 2:
+            raise ValueError(f"replicates: expected at least 2, got {self.replicates}")
+        if not self.losses:
+            raise ValueError("losses: expected at least one")
+        _distinct("losses", [entrant.called for entrant in self.entrants])
+        _distinct("seeds", self.seed_list)
+        if not self.seed_list:
+            raise ValueError(f"seeds: expected at least one, got {self.seeds}")
+        for name in (*self.datasets, *(entrant.called for entrant in self.entrants)):
+            if not re.fullmatch(r"\w[\w.+=-]*", name):
+                raise ValueError(f"a name of a loss or data set: expected letters, digits and . _ + - =, got {name!r}")
+        self.reference_entrant  # noqa: B018 – an unknown one is an error
+        for _ in self.trials():  # as is an unknown loss, parameter or field
+            pass
+
+    @property
+    def entrants(self) -> list[Entrant]:
+        return [Entrant(loss) if isinstance(loss, str) else loss for loss in self.losses]
+
+    @property
+    def reference_entrant(self) -> Entrant:
+        by_name = {entrant.called: entrant for entrant in self.entrants}
+        if self.reference is None:
+            return self.entrants[0]
+        if self.reference not in by_name:
+            raise ValueError(f"reference: expected one of {', '.join(by_name)}, got {self.reference!r}")
+        return by_name[self.reference]
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    def bases(self) -> dict[str, TrainConfig]:
+        """How each data set is trained on, apart from loss and seed."""
+        base = replace(self.train, threads=self.train.threads or 1)
+        if not self.datasets:
+            return {re.sub(r"\W", "_", Path(base.train_json or base.data).stem): base}
+        found = {}
+        for name, changes in self.datasets.items():
+            try:
+                found[name] = config_from(_merged(asdict(base), changes), TrainConfig)
+            except ValueError as error:
+                raise ValueError(f"datasets.{name}: {error}") from None
+        return found
+
+    def trials(self) -> Iterator[Trial]:
+        """Seed by seed, so that a study that is looked at early is balanced."""
+        reference = self.reference_entrant
+        match = Match(reference.loss, reference.parameters) if self.gain == "matched" else Match()
+        bases = self.bases()
+        for seed in self.seed_list:
+            for dataset, base in bases.items():
+                for entrant in self.entrants:
+                    config = replace(
+                        base,
+                        loss=entrant.loss,
+                        loss_parameters=entrant.parameters,
+                        gain=entrant.gain * base.gain,
+                        match=match,
+                        seed=seed + entrant.seed_offset,
+                    )
+                    yield Trial(dataset, entrant.called, seed, config)
+
+    def absolute(self) -> StudyConfig:
+        """With paths as they are found from anywhere."""
+        datasets = {
+            name: {key: _absolute(value) if key in PATHS else value for key, value in changes.items()}
+            for name, changes in self.datasets.items()
+        }
+        return replace(self, train=self.train.absolute(), datasets=datasets)
+
+
+def _absolute(path: str | None) -> str | None:
+    return os.path.abspath(path) if path and path != SHAPES else path
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    found = dict(base)
+    for key, value in changes.items():
+        inner = isinstance(value, dict) and isinstance(base.get(key), dict)
+        found[key] = _merged(base[key], value) if inner else value
+    return found
+
+
+def _distinct(what: str, names: list[Any]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what}: {name!r} stands there twice; expected different names (name: …) and seeds")

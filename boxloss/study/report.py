@@ -1,0 +1,121 @@
+"""The report of a study: figures, and one page that holds them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..data import read_annotations
+from ..files import read_json
+from ..plots import Scene, plot_boxes_by_loss, plot_differences, plot_learning, plot_thresholds
+from ..training.folder import DETECTIONS, ENVIRONMENT, VAL
+from ..training.setup import sources
+from .config import StudyConfig
+from .folder import REPORT, STUDY, data_folder, result_of, trial_folder
+from .matches import METRICS
+from .page import write_page
+from .summary import order
+
+CONFIDENT = 0.3
+"""Score of the boxes drawn on example images."""
+_EXAMPLES = 4
+
+
+def write_report(folder: Path, config: StudyConfig, summary: Mapping[str, Any]) -> Path:
+    """The page, and its figures beside it."""
+    reference = summary["reference"]
+    sections = []
+    for name, dataset in summary["datasets"].items():
+        ranked = order(dataset["losses"])
+        first = [reference, *(loss for loss in ranked if loss != reference)]
+        sections.append(
+            {
+                "name": name,
+                "images": dataset["images"],
+                "box_unit": dataset["box_unit"],
+                "losses": {loss: dataset["losses"][loss] for loss in ranked},
+                "compared": [loss for loss in ranked if loss != reference],
+                "figures": _figures(folder, config, name, {loss: dataset["losses"][loss] for loss in first}, reference),
+                "seconds": _seconds(folder, config, name),
+            }
+        )
+    write_page(
+        folder / REPORT,
+        "report.html.jinja",
+        summary=summary,
+        sections=sections,
+        metrics=METRICS,
+        seeds=config.seed_list,
+        environment=read_json(folder / ENVIRONMENT, "environment"),
+        study=(folder / STUDY).read_text(),
+        folder=folder,
+        confident=CONFIDENT,
+    )
+    return folder / REPORT
+
+
+def _figures(
+    folder: Path, config: StudyConfig, dataset: str, losses: Mapping[str, Any], reference: str
+) -> dict[str, Path]:
+    paths = {name: folder / "figures" / f"{dataset}-{name}.png" for name in ("differences", "learning", "thresholds")}
+    compared = {name: figures["difference"] for name, figures in losses.items() if figures["difference"]}
+    compared = {name: difference for name, difference in compared.items() if difference["p"] is not None}
+    if compared:
+        plot_differences(compared, reference, paths["differences"])
+    else:
+        del paths["differences"]
+    curves: dict[str, list[Any]] = {name: [] for name in losses}
+    for trial in config.trials():
+        result = result_of(folder, trial) if trial.dataset == dataset else None
+        if result:
+            curves[trial.loss].append(result["curve"])
+    plot_learning(curves, paths["learning"])
+    plot_thresholds({name: figures["thresholds"] for name, figures in losses.items()}, reference, paths["thresholds"])
+    examples = _examples(folder, config, dataset, list(losses))
+    if examples:
+        paths["examples"] = folder / "figures" / f"{dataset}-examples.png"
+        plot_boxes_by_loss(examples, paths["examples"])
+    return paths
+
+
+def _examples(folder: Path, config: StudyConfig, dataset: str, losses: list[str]) -> list[dict[str, Scene]]:
+    """Some validation images with the truth, and the boxes of each loss's first seed."""
+    base = config.bases()[dataset]
+    annotations = read_annotations(data_folder(folder, dataset) / VAL)
+    boxes, images = annotations.by_image(), sources(base)[1].images
+    shown = [record for record in annotations.coco["images"] if boxes[record["id"]]]
+    shown = shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES]
+    found = {}
+    for trial in config.trials():
+        if trial.dataset == dataset and trial.loss not in found and result_of(folder, trial):
+            found[trial.loss] = _by_image(read_json(trial_folder(folder, trial) / DETECTIONS, "detections"))
+    rows = []
+    for record in shown:
+        path = images / record["file_name"]
+        true = [box["bbox"] for box in boxes[record["id"]] if not box["iscrowd"]]
+        row = {"truth": Scene(path, "truth", true, [])}
+        row |= {loss: Scene(path, loss, true, found[loss][record["id"]]) for loss in losses if loss in found}
+        if path.is_file():
+            rows.append(row)
+    return rows
+
+
+def _by_image(detections: list[dict[str, Any]]) -> dict[int, list[tuple[list[float], str]]]:
+    found = defaultdict(list)
+    for box in detections:
+        if box["score"] >= CONFIDENT:
+            found[box["image_id"]].append((box["bbox"], ""))
+    return found
+
+
+def _seconds(folder: Path, config: StudyConfig, dataset: str) -> dict[str, tuple[int, float]]:
+    """Of a trial of each loss: how many, and the median."""
+    by_loss = defaultdict(list)
+    for trial in config.trials():
+        result = result_of(folder, trial) if trial.dataset == dataset else None
+        if result:
+            by_loss[trial.loss].append(result["seconds"])
+    return {loss: (len(times), median(times)) for loss, times in by_loss.items()}

@@ -1,0 +1,115 @@
+"""`boxloss compare`: a study from its configuration to its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..extras import needs
+from ..files import write_json
+from ..plots import require_matplotlib
+from ..training import Report, write_config
+from ..training.folder import CONFIG, keep_annotations, locked
+from ..training.setup import make_grid, read_data
+from . import page
+from .config import StudyConfig, Trial
+from .executors import Executor
+from .folder import SUMMARY, TABLE, data_folder, open_study, result_of, trial_folder
+from .report import write_report
+from .summary import summarize, write_csv
+
+
+class StudyError(RuntimeError):
+    """Trials failed."""
+
+
+def compare(config: StudyConfig, folder: Path, executor: Executor) -> Path:
+    """Run what is left of a study, and write its report.
+
+    Args:
+        config: the study.
+        folder: of the study; if it holds it already, nothing finished is run twice.
+        executor: where the trials run.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError, FileNotFoundError: the data, or what the folder holds; before anything is trained.
+        StudyError: trials failed. The report has the others.
+    """
+    require_matplotlib()  # what is used last is missed first
+    page.environment()
+    config = config.absolute()
+    open_study(folder, config)
+    with locked(folder):
+        left = prepare(folder, config)
+        trials = len(list(config.trials()))
+        failed = run_trials(folder, left, trials, executor) if left else {}
+        text = "; ".join(f"{name}: {failure}" for name, failure in failed.items())
+        if len(failed) == trials:
+            raise StudyError(f"all {trials} trials failed: {text}")
+        summary = summarize(folder, config, failed)
+        write_json(folder / SUMMARY, summary, indent=1)
+        write_csv(folder / TABLE, summary)
+        report = write_report(folder, config, summary)
+    if failed:
+        raise StudyError(f"{len(failed)} of {trials} trials failed, the report has the others ({report}): {text}")
+    return report
+
+
+def prepare(folder: Path, config: StudyConfig) -> list[Trial]:
+    """Write the configuration of every trial, and see to it that those still to run can.
+
+    Returns:
+        The trials still to run.
+
+    Raises:
+        FileNotFoundError, ValueError: a file of a data set is missing or bad.
+    """
+    left = [trial for trial in config.trials() if result_of(folder, trial) is None]
+    report = Report()
+    for name, base in config.bases().items():
+        if any(trial.dataset == name for trial in left):
+            data = read_data(base, report.progress)
+            make_grid(base, data.train)
+            keep_annotations(data_folder(folder, name), data)
+    for trial in left:
+        path = trial_folder(folder, trial) / CONFIG
+        if not path.exists():
+            write_config(path, trial.config)
+    return left
+
+
+def run_trials(folder: Path, left: Sequence[Trial], total: int, executor: Executor) -> dict[str, str]:
+    """Run the trials that are left.
+
+    Returns:
+        What went wrong, by name of trial.
+    """
+    with needs("study", "a study"):
+        from tqdm import tqdm
+    by_folder = {trial_folder(folder, trial): trial for trial in left}
+    failed = {}
+    started = time.monotonic()
+    with tqdm(total=total, initial=total - len(left), desc="trials", unit="trial", disable=None) as bar:
+        for done, (where, failure) in enumerate(executor.run(list(by_folder), _threads(left)), 1):
+            trial = by_folder[where]
+            result = result_of(folder, trial)
+            if result is None:
+                failed[trial.name] = failure or "left no result"
+            seconds = (time.monotonic() - started) / done * (len(left) - done)
+            text = _text(result["figures"]["AP"], result["seconds"]) if result else f"failed: {failed[trial.name]}"
+            bar.update()
+            to_go = f"{len(left) - done} to go, about {tqdm.format_interval(seconds)}"
+            tqdm.write(f"{trial.name}: {text}; {to_go}" if done < len(left) else f"{trial.name}: {text}")
+    return failed
+
+
+def _text(ap: float | None, seconds: float) -> str:
+    return f"AP {'–' if ap is None else format(ap, '.3f')}, {seconds:.0f} s"
+
+
+def _threads(trials: Sequence[Trial]) -> int:
+    return max(trial.config.threads for trial in trials)

@@ -1,0 +1,158 @@
+"""What came out of a study: figures, intervals, tests, and a conclusion in words. It holds no times."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..files import read_json, replacing
+from ..training.config import plain
+from ..training.folder import DETECTIONS, VAL
+from .config import StudyConfig
+from .folder import data_folder, result_of, trial_folder
+from .matches import METRICS, match
+from .statistics import LEVEL, analyse, smallest_p
+
+COLUMNS = (
+    *("dataset", "loss", "metric", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high"),
+    *("p", "p_holm", "improvement", "gain"),
+)
+"""Of the table."""
+
+
+def summarize(folder: Path, config: StudyConfig, failed: Mapping[str, str]) -> dict[str, Any]:
+    """As JSON has it.
+
+    Args:
+        failed: what went wrong, by name of trial.
+    """
+    bases = config.bases()
+    truths = {name: read_json(data_folder(folder, name) / VAL, "annotations") for name in bases}
+    matches: dict[str, dict[str, dict[int, Any]]] = {
+        name: {entrant.called: {} for entrant in config.entrants} for name in bases
+    }
+    gains: dict[str, dict[str, dict[int, float]]] = {name: {} for name in bases}
+    for trial in config.trials():
+        result = result_of(folder, trial)
+        if result is None:
+            continue
+        found = read_json(trial_folder(folder, trial) / DETECTIONS, "detections")
+        matches[trial.dataset][trial.loss][trial.seed] = match(truths[trial.dataset], found)
+        gains[trial.dataset].setdefault(trial.loss, {})[trial.seed] = result["gain"]
+    found = analyse(matches, config.reference_entrant.called, replicates=config.replicates)
+    for name, dataset in found["datasets"].items():
+        dataset["box_unit"] = bases[name].terms.box_unit
+        for loss, figures in dataset["losses"].items():
+            figures["gains"] = list(gains[name].get(loss, {}).values())
+    return {
+        "study": plain(asdict(config)),
+        "conclusion": conclusion(found, config, failed),
+        **found,
+        "failed": dict(failed),
+    }
+
+
+def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[str, str]) -> list[str]:
+    """What can be said, and what can't, in sentences."""
+    sentences = []
+    reference, several = found["reference"], len(found["datasets"]) > 1
+    for name, dataset in found["datasets"].items():
+        where = f"On {name}, " if several else ""
+        differences = {
+            loss: figures["difference"]
+            for loss, figures in dataset["losses"].items()
+            if figures["difference"] and figures["difference"]["p"] is not None
+        }
+        for loss, difference in differences.items():
+            if difference["significant"]:
+                sentences.append(f"{where}{_significant(loss, reference, difference)}")
+        same = [loss for loss, difference in differences.items() if not difference["significant"]]
+        if same:
+            sentences.append(
+                f"{where}{'no' if where else 'No'} difference in AP can be told apart from noise between"
+                f" {reference} and {_listed(same)}."
+            )
+        widest = _widest(differences.values())
+        if widest:
+            sentences.append(
+                f"The 95 % intervals of these differences reach up to ±{widest:.3f} AP: effects smaller than that this"
+                " study need not have seen, so it is no proof that the losses are equal."
+            )
+    sentences += _exploratory(found)
+    unpaired = [entrant.called for entrant in config.entrants if entrant.seed_offset]
+    if unpaired:
+        sentences.append(f"Trained with other seeds on purpose, so not paired: {_listed(unpaired)}.")
+    if failed:
+        sentences.append(
+            f"{len(failed)} trial{'s' if len(failed) > 1 else ''} failed, and losses are compared over the seeds that"
+            " both have: a loss that fails where it would have been bad looks better than it is."
+        )
+    return sentences
+
+
+def _significant(loss: str, reference: str, difference: Mapping[str, Any]) -> str:
+    ap = difference["metrics"]["AP"]
+    interval = "" if ap["low"] is None else f" (95 % interval {ap['low']:+.3f} to {ap['high']:+.3f})"
+    return (
+        f"{loss} reaches a {'higher' if ap['mean'] > 0 else 'lower'} AP than {reference}: {ap['mean']:+.3f}{interval},"
+        f" p = {difference['p_holm']:.2g} after Holm's correction."
+    )
+
+
+def _widest(differences: Any) -> float | None:
+    halves = [(d["metrics"]["AP"]["high"] - d["metrics"]["AP"]["low"]) / 2 for d in differences if _has_interval(d)]
+    return max(halves, default=None)
+
+
+def _has_interval(difference: Mapping[str, Any]) -> bool:
+    return difference["metrics"]["AP"]["low"] is not None
+
+
+def _exploratory(found: Mapping[str, Any]) -> Iterator[str]:
+    comparisons, least = found["comparisons"], found["smallest_p"]
+    if not comparisons:
+        yield "Nothing was compared: the study has results of one loss only."
+    elif found["exploratory"]:
+        needed = next(n for n in range(1, 100) if smallest_p(n, comparisons) <= LEVEL)
+        yield (
+            f"Exploratory: it cannot be significant. With this number of seeds and {comparisons}"
+            f" comparison{'s' if comparisons > 1 else ''} the smallest attainable p is {least:.2g}, above {LEVEL};"
+            f" {needed} seeds could be significant."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def write_csv(path: Path, summary: Mapping[str, Any]) -> None:
+    """A row for each data set, loss and metric."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, dataset in summary["datasets"].items():
+        for loss, figures in dataset["losses"].items():
+            for metric in METRICS:
+                writer.writerow([name, loss, metric, *_row(figures, metric)])
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _row(figures: Mapping[str, Any], metric: str) -> list[Any]:
+    own, difference = figures["metrics"][metric], figures["difference"]
+    row = [len(figures["seeds"]), own["mean"], own["low"], own["high"]]
+    if difference:
+        row += [difference["metrics"][metric][key] for key in ("mean", "low", "high")]
+        row += [difference[key] if metric == "AP" else None for key in ("p", "p_holm", "improvement")]
+    else:
+        row += [None] * 6
+    return [*row, sum(figures["gains"]) / len(figures["gains"]) if figures["gains"] else None]
+
+
+def order(losses: Mapping[str, Any]) -> list[str]:
+    """By AP, the best first; losses without any last."""
+    return sorted(losses, key=lambda name: -(losses[name]["metrics"]["AP"]["mean"] or -1.0))

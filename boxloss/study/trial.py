@@ -1,0 +1,110 @@
+"""A trial: a training run of its own process, from ``config.yaml`` in its folder to ``result.json``.
+
+``python -m boxloss.study FOLDER`` runs it, or goes on with it; any scheduler can do that.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..files import read_json, write_json
+from ..training import TrainConfig, read_config, train
+from ..training.folder import CONFIG, read_metrics
+
+RESULT = "result.json"
+LOG = "log.txt"
+FORESEEN = 3
+"""Exit status of an error that would only come again, such as a loss that is not finite."""
+
+
+def read_result(folder: Path, config_hash: str) -> dict[str, Any] | None:
+    """What a finished trial left; None if it is not finished, or of another configuration."""
+    path = folder / RESULT
+    result = read_json(path, "result") if path.exists() else None
+    return result if result and result["hash"] == config_hash else None
+
+
+def run_trial(folder: Path) -> None:
+    """Train, evaluate, and leave the result."""
+    config = read_config(folder / CONFIG, TrainConfig)
+    if read_result(folder, config.hash()):
+        return
+    started = time.monotonic()
+    figures = train(config, folder, pictures=False)
+    rows = read_metrics(folder)
+    result = {
+        "hash": config.hash(),
+        "gain": rows[-1]["gain"],
+        "figures": figures,
+        "curve": [{"epoch": row["epoch"] + 1, "AP": row.get("AP"), "iou": row["iou"]} for row in rows],
+        "seconds": time.monotonic() - started,  # of the last process, if there were several
+    }
+    write_json(folder / RESULT, result, indent=1)
+
+
+def attempt(folder: Path, threads: int, retries: int, running: Processes | None = None) -> str:
+    """Run a trial in a process of its own, again if it dies.
+
+    Returns:
+        What went wrong; nothing if it is done.
+    """
+    failure = ""
+    for _ in range(retries + 1):
+        with (folder / LOG).open("ab") as log:
+            status = (running or Processes()).run(folder, threads, log)
+        if status == 0:
+            return ""
+        failure = _failure(folder, status)
+        if status == FORESEEN:
+            return failure
+    return f"{failure}, {retries + 1} times" if retries else failure
+
+
+def _failure(folder: Path, status: int) -> str:
+    lines = (folder / LOG).read_text(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else ""
+    if status == FORESEEN:
+        return last
+    return f"killed by signal {-status}" if status < 0 else f"ended with status {status}: {last}"
+
+
+class Processes:
+    """The trials that run now. They end when this process does, whatever ends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, folder: Path, threads: int, log: Any) -> int:
+        """A trial to its end; its exit status."""
+        command = [sys.executable, "-m", __package__, str(folder), "--until-eof"]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        with self._lock:
+            if self._stopped:
+                return -1
+            # A session of its own: Ctrl-C reaches this process alone, which then ends the trials.
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+            self._running.add(process)
+        try:
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+            if process.stdin:
+                process.stdin.close()
+
+    def stop(self) -> None:
+        """End them, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
