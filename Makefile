@@ -17,8 +17,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 demo: .venv/installed
-	$(BIN)/boxloss losses
-	$(BIN)/python tools/descend.py
+	$(BIN)/boxloss compare configs/compare/demo.yaml
 
 bench: .venv/installed
 	$(BIN)/python tools/bench.py

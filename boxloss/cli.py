@@ -118,7 +118,13 @@ def compare_command(arguments: Sequence[str]) -> None:
         gpus=parsed.gpus,
     )
     stem = Path(str(parsed.config[0])).stem if parsed.config else "study"
-    print(study.compare(config, Path(parsed.out or f"runs/compare-{stem}"), executor))
+    folder = Path(parsed.out or f"runs/compare-{stem}")
+    summary = study.compare(config, folder, executor)
+    print(f"{study.summary_text(summary)}\n{folder / 'report.html'}")
+    if summary["failed"]:
+        raise study.StudyError(
+            f"failed trials: {study.failures_text(summary['failed'])}; the same command tries them again"
+        )
 
 
 def _with_data(config: StudyConfig, parsed: Any) -> StudyConfig:

@@ -118,7 +118,7 @@ def plot_pair_values(iou: Any, values: Mapping[str, Any], path: Path) -> None:
 
     figure, axes = _pair_panels(list(values), "value")
     for axis, of_loss in zip(axes, values.values(), strict=True):
-        _scatter(axis, iou, of_loss)
+        _dots(axis, iou, of_loss)
         axis.yaxis.set_major_locator(MaxNLocator(4))
         if abs(of_loss).max() >= 10_000:
             axis.yaxis.set_major_formatter(EngFormatter(sep=""))
@@ -138,7 +138,7 @@ def plot_pair_gradients(
     for axis, (name, of_loss) in zip(axes, norms.items(), strict=True):
         zero = of_loss == 0
         axis.set_yscale("log")
-        _scatter(axis, iou[~zero], of_loss[~zero])
+        _dots(axis, iou[~zero], of_loss[~zero])
         for low, high, mean in means[name]:
             axis.plot((low, high), (mean, mean), color="black", linewidth=1.8)
         low, high = axis.get_ylim()
@@ -155,8 +155,8 @@ def plot_pair_gradients(
 
 def _mark_zeros(axis: Any, iou: Any) -> None:
     axis.plot((0, 1), (_FLOOR * 0.9,) * 2, transform=axis.transAxes, color="0.7", linewidth=0.8)
-    below = {"transform": axis.get_xaxis_transform(), "marker": "|", "s": 30, "linewidths": 1}
-    _scatter(axis, iou, [_FLOOR * 0.22] * len(iou), **below)
+    below = axis.get_xaxis_transform()
+    _dots(axis, iou, 0 * iou + _FLOOR * 0.22, transform=below, marker="|", markersize=6, markeredgewidth=1)
     text = f"no gradient: {len(iou):,}"
     axis.text(0.97, _FLOOR * 0.62, text, transform=axis.transAxes, ha="right", va="center", fontsize=8)
 
@@ -187,11 +187,12 @@ def _pair_panels(names: Sequence[str], ordinate: str, line: str = "") -> tuple[A
     return figure, axes[: len(names)]
 
 
-def _scatter(axis: Any, iou: Any, numbers: Any, **options: Any) -> None:
-    """Dots, those of boxes that lie apart in another color; fainter where they are many."""
-    colors = [_OVERLAPPING if share else _APART for share in iou.tolist()]
-    alpha = min(0.6, max(0.05, 200 / max(1, len(colors))))
-    axis.scatter(iou, numbers, c=colors, alpha=alpha, **{"s": 9, "linewidths": 0, **options})
+def _dots(axis: Any, iou: Any, numbers: Any, **options: Any) -> None:
+    """One for each pair, in another color where the boxes lie apart; fainter where they are many."""
+    alpha = min(0.6, max(0.05, 200 / max(1, len(iou))))
+    look = {"marker": "o", "markersize": 3.2, "markeredgewidth": 0, **options}
+    for color, chosen in ((_OVERLAPPING, iou > 0), (_APART, iou == 0)):
+        axis.plot(iou[chosen], numbers[chosen], linestyle="", color=color, alpha=alpha, **look)
 
 
 # -- a study ----------------------------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ class Page(HTMLParser):
 
 def test_page_stands_alone(pairs, tmp_path):
     folder = tmp_path / "out"
-    names = {"<b>x</b> & $y$": BoxLoss("ciou", reduction="none", gated=True, gain=2), **losses("iou", "l1")}
+    names = {r"<b>x</b> & $\no$": BoxLoss("ciou", reduction="none", gated=True, gain=2), **losses("iou", "l1")}
     figures = compare_pairs(pairs, names, folder)
     assert figures == json.loads((folder / "pairs.json").read_text())
     page = Page(folder / "pairs.html")
@@ -313,7 +313,7 @@ def test_findings_of_pairs_that_coincide(tmp_path):
     path = written(tmp_path / "pairs.csv", HEADER + "0,0,1,1,0,0,1,1\n" * 2)
     figures = compare_pairs(path, losses("iou"), tmp_path / "out")
     assert figures["findings"] == [
-        "All 2 pairs overlap.",
+        "All pairs overlap.",
         "IoU does not rank these pairs: fewer than two overlap, or all by the same share.",
     ]
     assert "100 %" in pairs_text(figures)

@@ -3,8 +3,9 @@
 from .config import Entrant, StudyConfig, Trial
 from .executors import EXECUTORS, Executor, Local, Ray, make_executor
 from .pairs import compare_pairs, every_loss, pairs_text
-from .run import StudyError, compare
+from .run import StudyError, compare, failures_text
 from .statistics import analyse
+from .summary import summary_text
 
 __all__ = [
     "EXECUTORS",
@@ -19,6 +20,8 @@ __all__ = [
     "compare",
     "compare_pairs",
     "every_loss",
+    "failures_text",
     "make_executor",
     "pairs_text",
+    "summary_text",
 ]

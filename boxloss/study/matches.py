@@ -20,6 +20,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "IoU")
 """Six of COCO's figures, and the mean IoU of the matches at an IoU of .5."""
 
 Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 # By area range, in pycocotools' order: which of the ten IoU thresholds a figure is the mean over.
@@ -31,7 +32,7 @@ _FIGURES = (
 )
 _THRESHOLDS = 10
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_NUMBERS = 4_000_000  # in an array at work; with the few beside it, below 200 MB
+_NUMBERS = 5_000_000  # in an array at work; with the few beside it, below 200 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Category:
     A is the area range: all, small, medium, large. T is the IoU threshold: .5:.05:.95.
     """
 
-    image: NDArray[np.intp]
+    image: Whole
     """Index of the image, ``(D,)``."""
     score: Floats
     """``(D,)``."""
@@ -49,10 +50,10 @@ class Category:
     """Found a truth that counts, ``(A, T, D)``."""
     ignored: Bools
     """Is neither right nor wrong, ``(A, T, D)``."""
-    truths: NDArray[np.intp]
+    truths: Whole
     """How many there are to find, ``(A, I)``."""
 
-    def precision(self, weights: Floats, area: int) -> Floats:
+    def precision(self, weights: Whole, area: int) -> Floats:
         """At the 101 recall thresholds, ``(B, T, 101)`` of weights ``(B, I)``; -1 where there is nothing to find."""
         index, drawn = self._drawn(weights)
         truths = weights @ self.truths[area]
@@ -63,7 +64,7 @@ class Category:
         found[truths == 0] = -1
         return found
 
-    def _drawn(self, weights: Floats) -> tuple[NDArray[np.intp], Floats]:
+    def _drawn(self, weights: Whole) -> tuple[Whole, Whole]:
         """Detections in their order, and how often each replicate has them, ``(B, ...)``.
 
         Boxes of one image and one score come as often as the image, in turns: right, wrong, right, wrong. That is less
@@ -109,17 +110,20 @@ class Matches:
 
     def thresholds(self, weights: ArrayLike) -> Floats:
         """AP at the IoU thresholds .5:.05:.95, ``(B, 10)`` of weights as for `figures`."""
-        parts = [self._precision(part, 0) for part in self._parts(weights)]
-        return np.concatenate([np.stack([_mean(part[:, t]) for t in range(_THRESHOLDS)], axis=1) for part in parts])
+        return np.concatenate([self._thresholds(part) for part in self._parts(weights)])
 
-    def _figures(self, weights: Floats) -> dict[str, Floats]:
+    def _figures(self, weights: Whole) -> dict[str, Floats]:
         found: dict[str, Floats] = {}
         for area, figures in enumerate(_FIGURES):
             precision = self._precision(weights, area)
             found |= {name: _mean(precision[:, thresholds]) for name, thresholds in figures.items()}
-        return found | {"IoU": _ratio(weights @ self.overlap[0], weights @ self.overlap[1])}
+        return found | {"IoU": _ratio(*(weights * self.overlap[:, None]).sum(axis=2))}
 
-    def _precision(self, weights: Floats, area: int) -> Floats:
+    def _thresholds(self, weights: Whole) -> Floats:
+        precision = self._precision(weights, 0)
+        return np.stack([_mean(precision[:, t]) for t in range(_THRESHOLDS)], axis=1)
+
+    def _precision(self, weights: Whole, area: int) -> Floats:
         """``(B, T, 101, K)`` of the categories that have truths at all: the order that pycocotools sums up in."""
         categories = [category for category in self.categories if category.truths[area].any()]
         found = np.empty((len(weights), _THRESHOLDS, len(_RECALLS), len(categories)))
@@ -127,14 +131,16 @@ class Matches:
             found[..., k] = category.precision(weights, area)
         return found
 
-    def _parts(self, weights: ArrayLike) -> list[Floats]:
+    def _parts(self, weights: ArrayLike) -> list[Whole]:
         """Of so many replicates that the memory is bounded."""
-        whole = np.asarray(weights, dtype=np.float64)
-        if whole.ndim != 2 or whole.shape[1] != self.images or (whole < 0).any() or (whole % 1 != 0).any():
+        whole = np.asarray(weights)
+        fits = whole.ndim == 2 and whole.shape[1] == self.images
+        if not fits or not ((whole >= 0) & (whole < 2**31) & (whole == np.floor(whole))).all():
             raise ValueError(f"weights: expected whole numbers >= 0 of shape (B, {self.images}), got {weights!r}")
         sizes = [max(len(category.image), int(category.truths[0].sum())) for category in self.categories]
-        numbers = max(_THRESHOLDS * len(_RECALLS) * len(sizes), *sizes, 1)
-        return np.array_split(whole, -(-len(whole) * numbers // _NUMBERS) or 1)
+        most = max(sizes, default=0) * int(whole.max(initial=0))  # a column per turn, at most
+        size = max(1, _NUMBERS // max(_THRESHOLDS * len(_RECALLS) * len(sizes), most, 1))
+        return np.array_split(whole.astype(np.int64), -(-len(whole) // size) or 1)
 
 
 def match(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> Matches:
@@ -190,30 +196,31 @@ def _joined(parts: Sequence[Any]) -> Floats:
 def _ious(evaluation: Any, cell: dict[str, Any]) -> list[float]:
     """Those of the matches at .5. Rows are by score as the cell's, but columns as in the file."""
     image, category = cell["image_id"], cell["category_id"]
-    # The cell has ids as floats, of which 0 means no match, even with annotation 0.
-    column = {float(key): k for k, key in enumerate(evaluation.cocoGt.getAnnIds(imgIds=[image], catIds=[category]))}
-    pairs = zip(cell["dtMatches"][0], cell["dtIgnore"][0], strict=True)
+    rows = {key: row for row, key in enumerate(cell["dtIds"])}
+    columns = {key: k for k, key in enumerate(evaluation.cocoGt.getAnnIds(imgIds=[image], catIds=[category]))}
+    truths = zip(cell["gtIds"], cell["gtMatches"][0], cell["gtIgnore"], strict=True)
     ious = evaluation.ious[image, category]
-    return [float(ious[row, column[key]]) for row, (key, ignored) in enumerate(pairs) if key and not ignored]
+    # pycocotools takes a match with annotation 0 for none.
+    return [float(ious[rows[found], columns[key]]) for key, found, ignored in truths if key and found and not ignored]
 
 
-def _precision(drawn: Floats, tp: Bools, counted: Bools, reached: NDArray[np.intp]) -> Floats:
+def _precision(drawn: Whole, tp: Bools, counted: Bools, reached: Whole) -> Floats:
     """At the recall thresholds, ``(B, 101)``, of detections ``(D,)`` drawn ``(B, D)`` times.
 
-    ``reached`` says how many of the thresholds so many true positives reach, ``(B, ...)``.
-    Between true positives recall stays and precision falls, so that only they can be where a recall is first reached,
-    or what is best from there on.
+    ``reached`` says how many of the thresholds 0, 1, ... true positives reach, ``(B, ...)``. Between true positives
+    recall stays and precision falls: only at them is a recall first reached, or precision the best from there on.
     """
     if not tp.any():
         return np.zeros((len(drawn), len(_RECALLS)))
     counted[np.flatnonzero(tp)[-1] + 1 :] = False
-    # Sums of whole numbers: exact.
     right = np.cumsum(drawn[:, tp], axis=1)
     all_found = np.cumsum(drawn[:, counted], axis=1)[:, tp[counted]]
     precision = right / (all_found + np.spacing(1))
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    steps = np.diff(np.take_along_axis(reached, right.astype(np.intp), 1), prepend=0, append=len(_RECALLS))
-    return np.repeat(np.pad(best, ((0, 0), (0, 1))), steps.ravel()).reshape(len(drawn), len(_RECALLS))
+    best = np.zeros((len(drawn), right.shape[1] + 1))  # the last is past all of them
+    np.maximum.accumulate(precision[:, ::-1], axis=1, out=best[:, -2::-1])
+    rows = np.arange(len(drawn))[:, None]
+    times = np.diff(reached[rows, right], prepend=0, append=len(_RECALLS))
+    return np.repeat(best, times.ravel()).reshape(len(drawn), len(_RECALLS))
 
 
 def _mean(precision: Floats) -> Floats:

@@ -1,9 +1,13 @@
-"""HTML pages: one file each, which needs no network, no script and no other file. The only file that imports jinja2."""
+"""HTML pages: one file each, which needs no network, no script and no other file; and how numbers are shown.
+
+The only file that imports jinja2.
+"""
 
 from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,3 +125,17 @@ def percent(share: float | None) -> str:
     if 0 < share < 0.01:
         return "< 1 %"
     return "> 99 %" if 0.99 < share < 1 else f"{share:.0%}".replace("%", " %")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of a terminal: the first column to the left, the others to the right.
+
+    >>> aligned([["loss", "AP"], ["l1", "0.5"]])
+    ['loss   AP', 'l1    0.5']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines

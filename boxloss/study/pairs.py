@@ -25,7 +25,7 @@ from ..files import replacing, write_json
 from ..geometry import BoxPair
 from ..losses import LOSSES
 from ..modules import BoxLoss
-from .page import agreement, environment, fixed, number, percent, write_page
+from .page import agreement, aligned, environment, fixed, number, percent, write_page
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -178,7 +178,7 @@ def pairs_text(figures: Mapping[str, Any]) -> str:
                 *(number(gradient[key]) for key in ("mean", "ratio", "gain")),
             ]
         )
-    return "\n".join([*_aligned(rows), "", *figures["findings"]])
+    return "\n".join([*aligned(rows), "", *figures["findings"]])
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def _findings(figures: Mapping[str, Any]) -> list[str]:
 def _apart(figures: Mapping[str, Any]) -> str:
     pairs, apart = figures["pairs"], figures["pairs_by_iou"]["0"]
     if not apart:
-        return f"All {pairs:,} pairs overlap."
+        return "All pairs overlap."
     shares = {row["name"]: row["gradient"]["zero_share_apart"] for row in figures["losses"]}
     without = [name if share == 1 else f"{name} ({percent(share)} of them)" for name, share in shares.items() if share]
     then = (
@@ -376,16 +376,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _verb(names: Sequence[str], plural: str) -> str:
     return plural if len(names) > 1 else f"{plural}s"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return lines
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

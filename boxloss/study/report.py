@@ -24,7 +24,7 @@ CONFIDENT = 0.3
 _EXAMPLES = 4
 
 
-def write_report(folder: Path, config: StudyConfig, summary: Mapping[str, Any]) -> Path:
+def write_report(folder: Path, config: StudyConfig, summary: Mapping[str, Any]) -> None:
     """The page, and its figures beside it."""
     reference = summary["reference"]
     sections = []
@@ -54,7 +54,6 @@ def write_report(folder: Path, config: StudyConfig, summary: Mapping[str, Any]) 
         folder=folder,
         confident=CONFIDENT,
     )
-    return folder / REPORT
 
 
 def _figures(

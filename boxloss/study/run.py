@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..extras import needs
 from ..files import write_json
@@ -21,11 +22,11 @@ from .summary import summarize, write_csv
 
 
 class StudyError(RuntimeError):
-    """Trials failed."""
+    """Trials of a study failed."""
 
 
-def compare(config: StudyConfig, folder: Path, executor: Executor) -> Path:
-    """Run what is left of a study, and write its report.
+def compare(config: StudyConfig, folder: Path, executor: Executor) -> dict[str, Any]:
+    """Run what is left of a study, and write its report: ``report.html``, ``summary.json``, ``summary.csv``, figures.
 
     Args:
         config: the study.
@@ -33,11 +34,11 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> Path:
         executor: where the trials run.
 
     Returns:
-        The report.
+        The summary. It names the trials that failed; the same study again tries them again.
 
     Raises:
         ValueError, FileNotFoundError: the data, or what the folder holds; before anything is trained.
-        StudyError: trials failed. The report has the others.
+        StudyError: all trials failed.
     """
     require_matplotlib()  # what is used last is missed first
     page.environment()
@@ -47,16 +48,17 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> Path:
         left = prepare(folder, config)
         trials = len(list(config.trials()))
         failed = run_trials(folder, left, trials, executor) if left else {}
-        text = "; ".join(f"{name}: {failure}" for name, failure in failed.items())
         if len(failed) == trials:
-            raise StudyError(f"all {trials} trials failed: {text}")
+            raise StudyError(f"all {trials} trials failed: {failures_text(failed)}")
         summary = summarize(folder, config, failed)
         write_json(folder / SUMMARY, summary, indent=1)
         write_csv(folder / TABLE, summary)
-        report = write_report(folder, config, summary)
-    if failed:
-        raise StudyError(f"{len(failed)} of {trials} trials failed, the report has the others ({report}): {text}")
-    return report
+        write_report(folder, config, summary)
+    return summary
+
+
+def failures_text(failed: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {failure}" for name, failure in failed.items())
 
 
 def prepare(folder: Path, config: StudyConfig) -> list[Trial]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .matches import METRICS, Floats, Matches
+from .matches import METRICS, Floats, Matches, Whole
 
 LEVEL = 0.05
 """Of the tests; intervals are of 95 %."""
@@ -28,7 +28,7 @@ class Interval(NamedTuple):
     """Replicates that had nothing to find."""
 
 
-def bootstrap_weights(images: int, replicates: int, seed: int) -> NDArray[np.int64]:
+def bootstrap_weights(images: int, replicates: int, seed: int) -> Whole:
     """How often each replicate has each image, ``(B, I)``: I drawn with replacement.
 
     >>> bootstrap_weights(4, 2, seed=0).sum(axis=1).tolist()
@@ -274,7 +274,7 @@ def _dataset(losses: Mapping[str, Mapping[int, Matches]], reference: str, replic
     }
 
 
-def _trials(by_seed: Mapping[int, Matches], weights: NDArray[np.int64]) -> _Trials:
+def _trials(by_seed: Mapping[int, Matches], weights: Whole) -> _Trials:
     found = [by_seed[seed] for seed in sorted(by_seed)]
     rows = [matches.figures(weights) for matches in found]
     none = [np.empty((len(weights), 0))]  # stands for no seed at all

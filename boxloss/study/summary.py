@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..training.folder import DETECTIONS, VAL
 from .config import StudyConfig
 from .folder import data_folder, result_of, trial_folder
 from .matches import METRICS, match
+from .page import aligned, fixed, number, signed
 from .statistics import LEVEL, analyse, smallest_p
 
 COLUMNS = (
@@ -151,6 +152,35 @@ def _row(figures: Mapping[str, Any], metric: str) -> list[Any]:
     else:
         row += [None] * 6
     return [*row, sum(figures["gains"]) / len(figures["gains"]) if figures["gains"] else None]
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """The ranking of each data set, and the conclusion, for a terminal."""
+    blocks = []
+    for name, dataset in summary["datasets"].items():
+        rows: list[tuple[str, ...]] = [
+            ("", "AP", "95 %", "AP50", "AP75", f"AP – {summary['reference']}", "95 %", "p, Holm")
+        ]
+        for loss in order(dataset["losses"]):
+            own, difference = dataset["losses"][loss]["metrics"], dataset["losses"][loss]["difference"]
+            row = [
+                loss,
+                fixed(own["AP"]["mean"]),
+                _range(own["AP"]),
+                fixed(own["AP50"]["mean"]),
+                fixed(own["AP75"]["mean"]),
+            ]
+            if difference:
+                ap = difference["metrics"]["AP"]
+                rows.append((*row, signed(ap["mean"]), _range(ap, signed), number(difference["p_holm"], 2)))
+            else:
+                rows.append((*row, "", "", ""))
+        blocks.append(f"{name}, {dataset['images']} validation images, means over seeds\n" + "\n".join(aligned(rows)))
+    return "\n\n".join([*blocks, "\n".join(summary["conclusion"])])
+
+
+def _range(found: Mapping[str, Any], text: Callable[[float], str] = fixed) -> str:
+    return "–" if found["low"] is None else f"{text(found['low'])} … {text(found['high'])}"
 
 
 def order(losses: Mapping[str, Any]) -> list[str]:
