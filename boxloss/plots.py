@@ -242,7 +242,8 @@ def plot_learning(curves: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path
             if not epochs or any(len(rows) != len(epochs) for rows in by_seed):
                 continue
             columns = list(zip(*by_seed, strict=True))
-            axis.plot(epochs, [sum(column) / len(column) for column in columns], color=color, label=name, linewidth=1.4)
+            means = [sum(column) / len(column) for column in columns]
+            axis.plot(epochs, means, color=color, label=name, linewidth=1.4, marker="." if len(epochs) == 1 else None)
             axis.fill_between(epochs, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.1, lw=0)
     axes[0, 0].set(title="AP, validation", xlabel="epoch")
     axes[0, 1].set(title="IoU of the positives with the truth, training", xlabel="epoch")

@@ -12,7 +12,7 @@ from scenes import write_data
 
 from boxloss.study import Local, Ray, StudyConfig, compare
 from boxloss.study.folder import SUMMARY
-from boxloss.study.trial import RESULT
+from boxloss.study.trial import LOG, RESULT
 from boxloss.training import Network, TrainConfig
 from boxloss.training.checkpoint import NAME
 
@@ -48,12 +48,11 @@ def test_a_node_is_lost(cluster, tmp_path, monkeypatch):
     lost = []
 
     def lose_a_node():
-        """One whose trial has a checkpoint and no result; another takes its place."""
-        while not list(tmp_path.rglob(f"ray/**/{NAME}")):
+        """When both have a trial with a checkpoint and without a result."""
+        while len(list((tmp_path / "ray").rglob(NAME))) < 2:
             time.sleep(0.01)
         lost.append(len(list((tmp_path / "ray").rglob(RESULT))))
         cluster.remove_node(cluster.workers[0], allow_graceful=False)
-        cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
 
     killer = threading.Thread(target=lose_a_node)
     killer.start()
@@ -61,6 +60,8 @@ def test_a_node_is_lost(cluster, tmp_path, monkeypatch):
     killer.join()
     assert lost == [0]
     assert summary["failed"] == {}
+    logs = [path.read_text() for path in (tmp_path / "ray").rglob(LOG)]
+    assert sum("going on after step" in log for log in logs) == 1
     compare(config, tmp_path / "local", Local(2))
     assert (tmp_path / "ray" / SUMMARY).read_bytes() == (tmp_path / "local" / SUMMARY).read_bytes()
 

@@ -24,7 +24,7 @@ from boxloss.cli import main
 from boxloss.data import change_images, change_truths, draw
 from boxloss.study import Entrant, Local, StudyConfig, StudyError, compare
 from boxloss.study.folder import REPORT, STUDY, SUMMARY, TABLE, trial_folder
-from boxloss.study.summary import conclusion
+from boxloss.study.summary import conclusion, summary_text
 from boxloss.study.trial import LOG, RESULT, Processes, attempt, run_trial
 from boxloss.training import Match, Network, Report, TrainConfig, Trainer, TrainingError, read_config, write_config
 from boxloss.training.checkpoint import NAME
@@ -240,6 +240,20 @@ def test_workers_make_no_difference(data, undisturbed, tmp_path):
     compare(config(data), tmp_path / "s", Here())
     assert results(tmp_path / "s") == results(undisturbed)
     assert (tmp_path / "s" / SUMMARY).read_bytes() == (undisturbed / SUMMARY).read_bytes()
+
+
+def test_several_data_sets(data, tmp_path):
+    """The correction is over all of them; each has its part of the report."""
+    base = training(data, epochs=1, evaluate_every=0)
+    chosen = config(data, seeds=1, train=base, datasets={"a": {}, "b": {"size": 96}})
+    summary = compare(chosen, tmp_path / "s", Here())
+    assert list(summary["datasets"]) == ["a", "b"]
+    assert summary["comparisons"] == 2
+    assert [sentence.split(",")[0] for sentence in summary["conclusion"][:2]] == ["On a", "On b"]
+    page = (tmp_path / "s" / REPORT).read_text()
+    assert 'id="data-a"' in page
+    assert 'id="data-b"' in page
+    assert summary_text(summary).count("4 validation images") == 2
 
 
 # -- breaks ----------------------------------------------------------------------------------------------------------

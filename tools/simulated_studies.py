@@ -19,7 +19,6 @@ from boxloss.study.matches import Category, Floats, Matches, Whole
 from boxloss.study.statistics import Interval, bootstrap_weights, interval, sign_flip
 
 IMAGES = 87
-REPLICATES = 500
 SEED_NOISE = {"large": 3.0, "equal": 1.0, "small": 1 / 3}  # over the noise of the mean of the images
 
 Rng = np.random.Generator
@@ -45,7 +44,9 @@ def covered(found: Interval | None, truth: float) -> bool:
     return found.low <= truth <= found.high
 
 
-def mean_coverage(seeds: int, ratio: float, repetitions: int, *, paired: bool, seed: int = 0) -> float:
+def mean_coverage(
+    seeds: int, ratio: float, repetitions: int, *, paired: bool, seed: int = 0, replicates: int = 500
+) -> float:
     """Of figures that are means over images: a trial's value on image i is mu + a_s + b_i + e_si.
 
     Paired, the truth is the difference of two losses, whose b_i are the same but for a part of their own.
@@ -55,6 +56,8 @@ def mean_coverage(seeds: int, ratio: float, repetitions: int, *, paired: bool, s
         ratio: the deviation of a_s over that of the mean of b_i, of the difference if paired.
         repetitions: studies.
         paired: the difference of two losses instead of one loss.
+        seed: of the luck of trainings and images.
+        replicates: of the images, in each study.
     """
     rng = np.random.default_rng(seed)
     hits = []
@@ -63,7 +66,7 @@ def mean_coverage(seeds: int, ratio: float, repetitions: int, *, paired: bool, s
         images = 3 * paired * rng.standard_normal(IMAGES) + rng.standard_normal((2, 1, IMAGES))
         values = luck + images + rng.standard_normal((2, seeds, IMAGES))
         trials = 0.1 + values[0] - values[1] if paired else 0.1 + values[0]
-        weights = bootstrap_weights(IMAGES, REPLICATES, repetition)
+        weights = bootstrap_weights(IMAGES, replicates, repetition)
         found = interval(trials.mean(axis=1), weights @ trials.T / IMAGES, IMAGES)
         hits.append(covered(found, 0.1))
     return float(np.mean(hits))
