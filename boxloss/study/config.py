@@ -74,7 +74,7 @@ class StudyConfig:
     gain: str = "matched"
     train: TrainConfig = field(default_factory=TrainConfig)
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    replicates: int = 1000
+    replicates: int = 500
 
     def __post_init__(self) -> None:
         if self.gain not in GAINS:

@@ -50,6 +50,7 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> dict[str, 
         failed = run_trials(folder, left, trials, executor) if left else {}
         if len(failed) == trials:
             raise StudyError(f"all {trials} trials failed: {failures_text(failed)}")
+        Report().say("statistics and report")
         summary = summarize(folder, config, failed)
         write_json(folder / SUMMARY, summary, indent=1)
         write_csv(folder / TABLE, summary)
