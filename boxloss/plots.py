@@ -275,24 +275,23 @@ def plot_thresholds(curves: Mapping[str, Sequence[float | None]], reference: str
     _save(figure, path)
 
 
-def plot_boxes_by_loss(rows: Sequence[Mapping[str, Scene]], path: Path) -> None:
-    """A row for each image, a column for each loss: its boxes over the true ones."""
+def plot_boxes(scenes: Sequence[Scene], path: Path, *, columns: int = 4) -> None:
+    """Images with their true and predicted boxes, without words, so that several of one image can be compared."""
     from matplotlib.patches import Rectangle
     from PIL import Image
 
-    columns = list(rows[0])
-    figure, axes = _subplots(len(rows), len(columns), (2.1 * len(columns), 1.9 * len(rows) + 0.3))
-    for axis, name in zip(axes[0], columns, strict=True):
-        axis.set_title(name, fontsize=10, parse_math=False)
-    for line, scenes in zip(axes, rows, strict=True):
-        for axis, scene in zip(line, scenes.values(), strict=True):
-            with Image.open(scene.image) as image:
-                axis.imshow(image.convert("RGB"))
-            axis.axis("off")
-            for x, y, w, h in scene.true:
-                axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.4))
-            for (x, y, w, h), _ in scene.predicted:
-                axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=PREDICTED, linewidth=1, linestyle="--"))
+    rows = -(-len(scenes) // columns)
+    figure, axes = _subplots(rows, columns, (2.6 * columns, 2.3 * rows))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, scene in zip(axes.flat, scenes, strict=False):
+        with Image.open(scene.image) as image:
+            axis.imshow(image.convert("RGB"))
+        axis.set_title(scene.title, fontsize=10, parse_math=False)
+        for x, y, w, h in scene.true:
+            axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.6))
+        for (x, y, w, h), _ in scene.predicted:
+            axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=PREDICTED, linewidth=1.2, linestyle="--"))
     _save(figure, path)
 
 

@@ -225,7 +225,7 @@ def test_the_report_is_one_file_and_says_everything(undisturbed, data):
     page = (undisturbed / REPORT).read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
-    assert sum(source.startswith("data:") for source in sources) == 4
+    assert sum(source.startswith("data:") for source in sources) == 5
     assert "<script" not in page
     assert "@import" not in page
     for text in ("No difference in AP can be told apart from noise", "it cannot be significant", "Gains and time"):
@@ -409,10 +409,10 @@ def test_a_conclusion_in_words(data):
     assert text == [
         "ciou reaches a higher AP than giou: +0.020 (95 % interval +0.010 to +0.030), p = 0.008 after Holm's"
         " correction.",
-        "l1 reaches a lower AP than giou: -0.100 (95 % interval -0.200 to +0.000), p = 0.008 after Holm's correction.",
+        "l1 reaches a lower AP than giou: −0.100 (95 % interval −0.200 to +0.000), p = 0.008 after Holm's correction.",
         "No difference in AP can be told apart from noise between giou and diou.",
-        "The 95 % intervals of these differences reach up to ±0.100 AP: effects smaller than that this study need not"
-        " have seen, so it is no proof that the losses are equal.",
+        "The 95 % intervals of these differences reach up to ±0.040: smaller effects this study need not have seen, so"
+        " it is no proof that the losses are equal.",
     ]
 
 

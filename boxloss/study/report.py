@@ -10,7 +10,7 @@ from typing import Any
 
 from ..data import read_annotations
 from ..files import read_json
-from ..plots import Scene, plot_boxes_by_loss, plot_differences, plot_learning, plot_thresholds
+from ..plots import Scene, plot_boxes, plot_differences, plot_learning, plot_thresholds
 from ..training.folder import DETECTIONS, ENVIRONMENT, VAL
 from ..training.setup import sources
 from .config import StudyConfig
@@ -21,7 +21,7 @@ from .summary import order
 
 CONFIDENT = 0.3
 """Score of the boxes drawn on example images."""
-_EXAMPLES = 4
+_EXAMPLES = 2
 
 
 def write_report(folder: Path, config: StudyConfig, summary: Mapping[str, Any]) -> None:
@@ -73,15 +73,14 @@ def _figures(
             curves[trial.loss].append(result["curve"])
     plot_learning(curves, paths["learning"])
     plot_thresholds({name: figures["thresholds"] for name, figures in losses.items()}, reference, paths["thresholds"])
-    examples = _examples(folder, config, dataset, list(losses))
-    if examples:
-        paths["examples"] = folder / "figures" / f"{dataset}-examples.png"
-        plot_boxes_by_loss(examples, paths["examples"])
+    for k, scenes in enumerate(_examples(folder, config, dataset, list(losses)), 1):
+        paths[f"example{k}"] = folder / "figures" / f"{dataset}-example{k}.png"
+        plot_boxes(scenes, paths[f"example{k}"])
     return paths
 
 
-def _examples(folder: Path, config: StudyConfig, dataset: str, losses: list[str]) -> list[dict[str, Scene]]:
-    """Some validation images with the truth, and the boxes of each loss's first seed."""
+def _examples(folder: Path, config: StudyConfig, dataset: str, losses: list[str]) -> list[list[Scene]]:
+    """Some validation images: the truth, and the boxes of each loss's first seed."""
     base = config.bases()[dataset]
     annotations = read_annotations(data_folder(folder, dataset) / VAL)
     boxes, images = annotations.by_image(), sources(base)[1].images
@@ -95,10 +94,9 @@ def _examples(folder: Path, config: StudyConfig, dataset: str, losses: list[str]
     for record in shown:
         path = images / record["file_name"]
         true = [box["bbox"] for box in boxes[record["id"]] if not box["iscrowd"]]
-        row = {"truth": Scene(path, "truth", true, [])}
-        row |= {loss: Scene(path, loss, true, found[loss][record["id"]]) for loss in losses if loss in found}
+        scenes = [Scene(path, loss, true, found[loss][record["id"]]) for loss in losses if loss in found]
         if path.is_file():
-            rows.append(row)
+            rows.append([Scene(path, "truth", true, []), *scenes])
     return rows
 
 

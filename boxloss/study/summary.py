@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,11 @@ def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[st
                 f"{where}{'no' if where else 'No'} difference in AP can be told apart from noise between"
                 f" {reference} and {_listed(same)}."
             )
-        widest = _widest(differences.values())
+        widest = _widest(differences[loss] for loss in same)
         if widest:
             sentences.append(
-                f"The 95 % intervals of these differences reach up to ±{widest:.3f} AP: effects smaller than that this"
-                " study need not have seen, so it is no proof that the losses are equal."
+                f"The 95 % intervals of these differences reach up to ±{widest:.3f}: smaller effects this study need"
+                " not have seen, so it is no proof that the losses are equal."
             )
     sentences += _exploratory(found)
     unpaired = [entrant.called for entrant in config.entrants if entrant.seed_offset]
@@ -97,14 +97,14 @@ def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[st
 
 def _significant(loss: str, reference: str, difference: Mapping[str, Any]) -> str:
     ap = difference["metrics"]["AP"]
-    interval = "" if ap["low"] is None else f" (95 % interval {ap['low']:+.3f} to {ap['high']:+.3f})"
+    interval = "" if ap["low"] is None else f" (95 % interval {signed(ap['low'])} to {signed(ap['high'])})"
     return (
-        f"{loss} reaches a {'higher' if ap['mean'] > 0 else 'lower'} AP than {reference}: {ap['mean']:+.3f}{interval},"
-        f" p = {difference['p_holm']:.2g} after Holm's correction."
+        f"{loss} reaches a {'higher' if ap['mean'] > 0 else 'lower'} AP than {reference}:"
+        f" {signed(ap['mean'])}{interval}, p = {difference['p_holm']:.2g} after Holm's correction."
     )
 
 
-def _widest(differences: Any) -> float | None:
+def _widest(differences: Iterable[Mapping[str, Any]]) -> float | None:
     halves = [(d["metrics"]["AP"]["high"] - d["metrics"]["AP"]["low"]) / 2 for d in differences if _has_interval(d)]
     return max(halves, default=None)
 
