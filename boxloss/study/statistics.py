@@ -190,7 +190,7 @@ def analyse(
     """Everything that a report of a study tells, as JSON has it (None for NaN); the same bytes for the same matches.
 
     Args:
-        matches: by data set, loss and seed of the training. Seeds may lack, of trials that failed.
+        matches: by data set, loss and seed of the training. Seeds may be missing, of trials that failed.
         reference: the loss that the others are compared with, by the seeds that both have.
         replicates: of the images, the same for all losses and seeds of a data set.
         seed: of the replicates.
