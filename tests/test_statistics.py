@@ -161,7 +161,7 @@ def test_a_replicate_is_pycocotools_with_copied_images(seed, decimals):
 @pytest.mark.parametrize("first", [1, 0])
 def test_iou_of_the_matches(first):
     """By the boxes themselves, not by the table that pycocotools has of them."""
-    truth = some_truth(5, first=first)
+    truth = some_truth(5, images=48, first=first)
     detections = detect(truth, 5)
     evaluation = coco_evaluation(truth, detections)
     true = {float(box["id"]): box for box in truth["annotations"]}
@@ -171,7 +171,7 @@ def test_iou_of_the_matches(first):
             for key, matched in zip(cell["dtIds"], cell["dtMatches"][0], strict=True):
                 if matched != 0 and not true[matched]["iscrowd"]:
                     by_image[cell["image_id"]].append(overlap(detections[key - 1]["bbox"], true[matched]["bbox"]))
-    weights = some_weights(12, 5, 5)
+    weights = some_weights(48, 5, 5)
     for row, found in zip(weights, match(truth, detections).figures(weights)["IoU"], strict=True):
         ious = [iou for weight, image in zip(row, sorted(by_image), strict=True) for iou in by_image[image] * weight]
         assert found == pytest.approx(np.mean(ious) if ious else np.nan, rel=1e-12, nan_ok=True)

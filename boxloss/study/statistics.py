@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -277,7 +278,7 @@ def _dataset(losses: Mapping[str, Mapping[int, Matches]], reference: str, replic
 
 def _trials(by_seed: Mapping[int, Matches], weights: Whole) -> _Trials:
     found = [by_seed[seed] for seed in sorted(by_seed)]
-    with ThreadPoolExecutor() as pool:  # numpy lets threads work side by side
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets threads work side by side
         rows = list(pool.map(lambda matches: matches.figures(weights), found))
     none = [np.empty((len(weights), 0))]  # stands for no seed at all
     figures = {metric: np.concatenate(none + [row[metric][:, None] for row in rows], axis=1) for metric in METRICS}
