@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import LOSSES, BoxLoss, Loss, __version__
+from .errors import FORESEEN
 
 if TYPE_CHECKING:
     from .study import StudyConfig
@@ -41,12 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _plain_warnings():
             chosen.run(own)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except FORESEEN as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             sys.stderr.close()
             return 0
-        if isinstance(error, RuntimeError) and type(error).__module__.partition(".")[0] != "boxloss":
-            raise  # not one that we foresaw
         print(f"boxloss {chosen.command}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -99,7 +98,7 @@ def compare_command(arguments: Sequence[str]) -> None:
     data.add_argument("--coco", dest="data", help="a folder laid out as COCO 2017")
     data.add_argument("--images", type=int, help="how many training images")
     data.add_argument("--categories", help="names, such as person,car")
-    for name in ("train_json", "train_images", "val_json", "val_images"):
+    for name in training.PATHS[1:]:
         data.add_argument(f"--{name}", help="as of boxloss train")
     where = parser.add_argument_group("Where trials run")
     where.add_argument("--executor", choices=study.EXECUTORS, default=study.EXECUTORS[0])
@@ -111,7 +110,7 @@ def compare_command(arguments: Sequence[str]) -> None:
     config = _with_data(training.parsed_config(parser, parsed, study.StudyConfig), parsed)
     executor = study.make_executor(
         parsed.executor,
-        max(base.threads for base in config.bases().values()),
+        config.threads,
         workers=parsed.workers,
         retries=parsed.retries,
         address=parsed.ray_address,
@@ -129,8 +128,9 @@ def compare_command(arguments: Sequence[str]) -> None:
 
 def _with_data(config: StudyConfig, parsed: Any) -> StudyConfig:
     """With the data of the short options."""
-    paths = ("data", "train_json", "train_images", "val_json", "val_images")
-    changes = {name: getattr(parsed, name) for name in paths if getattr(parsed, name)}
+    from .training import PATHS
+
+    changes = {name: getattr(parsed, name) for name in PATHS if getattr(parsed, name)}
     subset = {"images": parsed.images, "categories": parsed.categories and parsed.categories.split(",")}
     subset = {name: value for name, value in subset.items() if value is not None}
     if config.datasets and (changes or subset):

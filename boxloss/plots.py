@@ -21,7 +21,7 @@ class Scene(NamedTuple):
     title: str
     true: Sequence[Sequence[float]]
     predicted: Sequence[tuple[Sequence[float], str]]
-    """Boxes with what is written at them."""
+    """Boxes with what is written at them, which may be nothing."""
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -61,12 +61,13 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, predicted: str, *, columns:
     for axis, scene in zip(axes.flat, scenes, strict=False):
         with Image.open(scene.image) as image:
             axis.imshow(image.convert("RGB"))
-        axis.set_title(scene.title, fontsize=8)
+        axis.set_title(scene.title, fontsize=8, parse_math=False)
         for x, y, w, h in scene.true:
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.6))
         for (x, y, w, h), text in scene.predicted:
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=PREDICTED, linewidth=1, linestyle="--"))
-            axis.text(x, y, text, fontsize=5, color="white", va="bottom", clip_on=True, bbox=_label())
+            if text:
+                axis.text(x, y, text, fontsize=5, color="white", va="bottom", clip_on=True, bbox=_label())
     handles = [Line2D([], [], color=TRUE, label="true"), Line2D([], [], color=PREDICTED, ls="--", label=predicted)]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
@@ -197,15 +198,13 @@ def _dots(axis: Any, iou: Any, numbers: Any, **options: Any) -> None:
 
 # -- a study ----------------------------------------------------------------------------------------------------------
 
-REFERENCE = "black"
 
-
-def loss_colors(names: Sequence[str]) -> dict[str, Any]:
+def _loss_colors(names: Sequence[str]) -> dict[str, Any]:
     """A color for each loss of a study, the reference first."""
     from matplotlib import colormaps
 
     others = colormaps["tab10" if len(names) <= 11 else "tab20"]
-    return {name: REFERENCE if k == 0 else others((k - 1) % others.N) for k, name in enumerate(names)}
+    return {name: "black" if k == 0 else others((k - 1) % others.N) for k, name in enumerate(names)}
 
 
 def plot_differences(differences: Mapping[str, dict[str, Any]], reference: str, path: Path) -> None:
@@ -213,11 +212,11 @@ def plot_differences(differences: Mapping[str, dict[str, Any]], reference: str, 
     figure, axes = _subplots(1, 1, (7, 1.3 + 0.42 * len(differences)))
     axis = axes[0, 0]
     for row, difference in enumerate(differences.values()):
-        ap = difference["metrics"]["AP"]
+        ap, color = difference["metrics"]["AP"], PREDICTED if difference["significant"] else _OVERLAPPING
         axis.plot(ap["values"], [row + 0.18] * len(ap["values"]), ".", color="0.6", markersize=5)
         if ap["low"] is not None:
-            axis.plot((ap["low"], ap["high"]), (row, row), color=PREDICTED if difference["significant"] else "#1f5fa8")
-        axis.plot(ap["mean"], row, "o", color=PREDICTED if difference["significant"] else "#1f5fa8")
+            axis.plot((ap["low"], ap["high"]), (row, row), color=color)
+        axis.plot(ap["mean"], row, "o", color=color)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(differences)), list(differences), parse_math=False)
     axis.set(ylim=(len(differences) - 0.4, -0.6), xlabel=f"AP – AP of {reference}")
@@ -235,7 +234,7 @@ def plot_learning(curves: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _subplots(1, 2, (9, 4))
-    for (name, seeds), color in zip(curves.items(), loss_colors(list(curves)).values(), strict=True):
+    for (name, seeds), color in zip(curves.items(), _loss_colors(list(curves)).values(), strict=True):
         for axis, figure_name in zip(axes[0], ("AP", "iou"), strict=True):
             epochs = [row["epoch"] for row in seeds[0] if row[figure_name] is not None] if seeds else []
             by_seed = [[row[figure_name] for row in rows if row[figure_name] is not None] for rows in seeds]
@@ -260,7 +259,7 @@ def plot_thresholds(curves: Mapping[str, Sequence[float | None]], reference: str
     thresholds = [0.5 + 0.05 * k for k in range(10)]
     figure, axes = _subplots(1, 2, (9, 4))
     base = curves[reference]
-    for (name, values), color in zip(curves.items(), loss_colors(list(curves)).values(), strict=True):
+    for (name, values), color in zip(curves.items(), _loss_colors(list(curves)).values(), strict=True):
         known = [
             (t, v, b) for t, v, b in zip(thresholds, values, base, strict=False) if v is not None and b is not None
         ]
@@ -272,26 +271,6 @@ def plot_thresholds(curves: Mapping[str, Sequence[float | None]], reference: str
     for axis in axes[0]:
         axis.grid(alpha=0.3)
     _legend_below(figure, axes[0, 0])
-    _save(figure, path)
-
-
-def plot_boxes(scenes: Sequence[Scene], path: Path, *, columns: int = 4) -> None:
-    """Images with their true and predicted boxes, without words, so that several of one image can be compared."""
-    from matplotlib.patches import Rectangle
-    from PIL import Image
-
-    rows = -(-len(scenes) // columns)
-    figure, axes = _subplots(rows, columns, (2.6 * columns, 2.3 * rows))
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, scene in zip(axes.flat, scenes, strict=False):
-        with Image.open(scene.image) as image:
-            axis.imshow(image.convert("RGB"))
-        axis.set_title(scene.title, fontsize=10, parse_math=False)
-        for x, y, w, h in scene.true:
-            axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.6))
-        for (x, y, w, h), _ in scene.predicted:
-            axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=PREDICTED, linewidth=1.2, linestyle="--"))
     _save(figure, path)
 
 

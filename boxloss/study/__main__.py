@@ -8,6 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
+from ..errors import FORESEEN
+from .trial import REFUSED, run_trial
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m boxloss.study", description="Run a trial of a study.")
@@ -16,15 +19,11 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.until_eof:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    from .trial import FORESEEN, run_trial  # takes seconds, in which the parent may end
-
     try:
         run_trial(chosen.folder)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and type(error).__module__.partition(".")[0] != "boxloss":
-            raise  # not one that we foresaw
+    except FORESEEN as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return FORESEEN
+        return REFUSED
     return 0
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data import SHAPES
 from ..training import Match, TrainConfig
-from ..training.config import PATHS, config_from
+from ..training.config import PATHS, absolute_path, config_from
 
 GAINS = ("matched", "fixed")
 
@@ -142,17 +140,18 @@ class StudyConfig:
                     )
                     yield Trial(dataset, entrant.called, seed, config)
 
+    @property
+    def threads(self) -> int:
+        """Of a trial; the most, if data sets differ."""
+        return max(base.threads for base in self.bases().values())
+
     def absolute(self) -> StudyConfig:
         """With paths as they are found from anywhere."""
         datasets = {
-            name: {key: _absolute(value) if key in PATHS else value for key, value in changes.items()}
+            name: {key: absolute_path(key, value) if key in PATHS else value for key, value in changes.items()}
             for name, changes in self.datasets.items()
         }
         return replace(self, train=self.train.absolute(), datasets=datasets)
-
-
-def _absolute(path: str | None) -> str | None:
-    return os.path.abspath(path) if path and path != SHAPES else path
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

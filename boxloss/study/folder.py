@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..files import PARTS, write_json
-from ..training import read_config, write_config
-from ..training.folder import ENVIRONMENT, differences, environment
+from ..training import write_config
+from ..training.folder import keep_environment, refuse_others
 from .config import StudyConfig, Trial
 from .trial import read_result
 
@@ -18,27 +16,27 @@ TABLE = "summary.csv"
 REPORT = "report.html"
 
 
+class Finished(NamedTuple):
+    """A trial, and what it left."""
+
+    trial: Trial
+    result: dict[str, Any]
+
+
 def open_study(folder: Path, config: StudyConfig) -> None:
     """Make a study's folder, or go on in one that holds this study, or a part of it.
 
     Raises:
         ValueError: it holds another study, or something else.
     """
-    path = folder / STUDY
-    if path.exists():
-        other = read_config(path, StudyConfig)
-        before, now = ({trial.name: trial.config.hash() for trial in c.trials()} for c in (other, config))
-        if not before.items() <= now.items():
-            changed = "; ".join(differences(asdict(other), asdict(config)))
-            raise ValueError(
-                f"{folder} holds another study ({changed}): choose another folder with --out, or remove it. A study may"
-                " grow in its folder, by losses, seeds and data sets, and lose none"
-            )
-    elif folder.exists() and any(not entry.match(PARTS) for entry in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no study: choose another folder with --out")
-    write_config(path, config)
-    if not (folder / ENVIRONMENT).exists():
-        write_json(folder / ENVIRONMENT, environment(), indent=2)
+    hint = ". A study may grow in its folder, by losses, seeds and data sets, and lose none"
+    refuse_others(folder / STUDY, config, lambda other: _hashes(other) <= _hashes(config), "study", hint)
+    write_config(folder / STUDY, config)
+    keep_environment(folder)
+
+
+def _hashes(config: StudyConfig) -> set[tuple[str, str]]:
+    return {(trial.name, trial.config.hash()) for trial in config.trials()}
 
 
 def data_folder(folder: Path, dataset: str) -> Path:

@@ -127,6 +127,16 @@ def percent(share: float | None) -> str:
     return "> 99 %" if 0.99 < share < 1 else f"{share:.0%}".replace("%", " %")
 
 
+def listed(names: Sequence[str], conjunction: str = "and") -> str:
+    """Names in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"], "or")
+    ('a', 'a, b or c')
+    """
+    *first, last = names
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines of a terminal: the first column to the left, the others to the right.
 

@@ -21,13 +21,17 @@ from torch import Tensor
 from .. import plots
 from .._version import __version__
 from ..boxes import as_pair
-from ..files import replacing, write_json
+from ..files import write_csv, write_json
 from ..geometry import BoxPair
 from ..losses import LOSSES
 from ..modules import BoxLoss
-from .page import agreement, aligned, environment, fixed, number, percent, write_page
+from ..training.folder import refuse_foreign
+from .page import agreement, aligned, environment, fixed, listed, number, percent, write_page
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+FIGURES = "pairs.json"
+"""The file that marks a folder as ours."""
 
 PRED = ("px1", "py1", "px2", "py2")
 TARGET = ("gx1", "gy1", "gx2", "gy2")
@@ -83,7 +87,7 @@ def compare_pairs(path: Path, losses: Mapping[str, BoxLoss], folder: Path) -> di
             that is not finite; a folder that holds something else.
         OSError: the file can't be read or the folder not be written.
     """
-    _check_folder(folder)
+    refuse_foreign(folder / FIGURES, "comparison of pairs")
     plots.require_matplotlib()
     environment()
     comparison = measure_pairs(path, losses)
@@ -221,13 +225,6 @@ def _check_losses(losses: Mapping[str, BoxLoss]) -> None:
             )
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not (folder / "pairs.json").exists() and any(folder.iterdir()):
-        raise ValueError(
-            f"{folder}: folder is not empty and holds no comparison of pairs: choose another folder with --out"
-        )
-
-
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +302,7 @@ def _apart(figures: Mapping[str, Any]) -> str:
     shares = {row["name"]: row["gradient"]["zero_share_apart"] for row in figures["losses"]}
     without = [name if share == 1 else f"{name} ({percent(share)} of them)" for name, share in shares.items() if share]
     then = (
-        f"There {_listed(without)} {_verb(without, 'give')} no gradient: nothing pulls such a prediction to its target."
+        f"There {listed(without)} {_verb(without, 'give')} no gradient: nothing pulls such a prediction to its target."
         if without
         else "Every loss gives a gradient there."
     )
@@ -321,9 +318,9 @@ def _ranking(figures: Mapping[str, Any]) -> str:
     weak = sorted((name for name in known if known[name] < WEAK), key=known.__getitem__)
     texts = []
     if exact:
-        texts.append(f"{_listed(exact)} {_verb(exact, 'rank')} the pairs that overlap exactly as IoU does.")
+        texts.append(f"{listed(exact)} {_verb(exact, 'rank')} the pairs that overlap exactly as IoU does.")
     if weak:
-        texts.append(f"Least like IoU: {_listed([f'{name} ({agreement(known[name])})' for name in weak])}.")
+        texts.append(f"Least like IoU: {listed([f'{name} ({agreement(known[name])})' for name in weak])}.")
     elif not exact:
         texts.append(f"Every loss ranks the pairs that overlap nearly as IoU does (at least {fixed(WEAK, 1)}).")
     for name, overlapping in known.items():
@@ -359,7 +356,7 @@ def _course(figures: Mapping[str, Any]) -> str:
         "grows under": [name for name in reversed(ordered) if change[name] > STEADY],
     }
     texts = [
-        f"{verb} {_listed([f'{name} (× {number(change[name], 2)})' for name in names])}"
+        f"{verb} {listed([f'{name} (× {number(change[name], 2)})' for name in names])}"
         for verb, names in groups.items()
         if names
     ]
@@ -367,11 +364,6 @@ def _course(figures: Mapping[str, Any]) -> str:
         f"From pairs of IoU up to {RANGES[0][1]:g} to those over {RANGES[-1][0]:g} the mean gradient"
         f" {'; it '.join(texts) or 'keeps its strength under every loss'}."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _verb(names: Sequence[str], plural: str) -> str:
@@ -384,9 +376,8 @@ def _verb(names: Sequence[str], plural: str) -> str:
 def _write(comparison: Comparison, folder: Path) -> None:
     figures, iou, measured = comparison
     # pairs.json first: a folder that holds it may be written again after this was stopped.
-    write_json(folder / "pairs.json", figures, indent=2)
-    with replacing(folder / "pairs_summary.csv") as file:
-        file.write(_summary(figures["losses"]).encode())
+    write_json(folder / FIGURES, figures, indent=2)
+    write_csv(folder / "pairs_summary.csv", [dict(_flat(_without(row, "parameters"))) for row in figures["losses"]])
     means = {row["name"]: _steps(row["gradient"]["by_iou"]) for row in figures["losses"]}
     values, gradients = folder / "values.png", folder / "gradients.png"
     plots.plot_pair_values(iou, {name: one.values for name, one in measured.items()}, values)
@@ -399,13 +390,8 @@ def _steps(by_iou: Mapping[str, float | None]) -> list[tuple[float, float, float
     return [(low, high, mean) for (low, high), mean in zip(RANGES, means, strict=True) if mean]
 
 
-def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    flat = [dict(_flat({key: value for key, value in row.items() if key != "parameters"})) for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, flat[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
+def _without(row: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != left_out}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

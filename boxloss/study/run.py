@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import BoxlossError
 from ..extras import needs
-from ..files import write_json
+from ..files import write_csv, write_json
 from ..plots import require_matplotlib
 from ..training import Report, write_config
 from ..training.folder import CONFIG, keep_annotations, locked
@@ -16,12 +17,12 @@ from ..training.setup import make_grid, read_data
 from . import page
 from .config import StudyConfig, Trial
 from .executors import Executor
-from .folder import SUMMARY, TABLE, data_folder, open_study, result_of, trial_folder
+from .folder import SUMMARY, TABLE, Finished, data_folder, open_study, result_of, trial_folder
 from .report import write_report
-from .summary import summarize, write_csv
+from .summary import summarize, table
 
 
-class StudyError(RuntimeError):
+class StudyError(BoxlossError):
     """Trials of a study failed."""
 
 
@@ -45,16 +46,18 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> dict[str, 
     config = config.absolute()
     open_study(folder, config)
     with locked(folder):
-        left = prepare(folder, config)
-        trials = len(list(config.trials()))
-        failed = run_trials(folder, left, trials, executor) if left else {}
-        if len(failed) == trials:
-            raise StudyError(f"all {trials} trials failed: {failures_text(failed)}")
+        trials = list(config.trials())
+        left = [trial for trial in trials if result_of(folder, trial) is None]
+        prepare(folder, config, left)
+        failed = run_trials(folder, left, len(trials), config.threads, executor) if left else {}
+        if len(failed) == len(trials):
+            raise StudyError(f"all {len(trials)} trials failed: {failures_text(failed)}")
         Report().say("statistics and report")
-        summary = summarize(folder, config, failed)
+        finished = [Finished(trial, result) for trial in trials if (result := result_of(folder, trial))]
+        summary = summarize(folder, config, finished, failed)
         write_json(folder / SUMMARY, summary, indent=1)
-        write_csv(folder / TABLE, summary)
-        write_report(folder, config, summary)
+        write_csv(folder / TABLE, table(summary))
+        write_report(folder, config, finished, summary)
     return summary
 
 
@@ -62,16 +65,12 @@ def failures_text(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {failure}" for name, failure in failed.items())
 
 
-def prepare(folder: Path, config: StudyConfig) -> list[Trial]:
-    """Write the configuration of every trial, and see to it that those still to run can.
-
-    Returns:
-        The trials still to run.
+def prepare(folder: Path, config: StudyConfig, left: Sequence[Trial]) -> None:
+    """Write the configuration of every trial that is left, and see to it that they can run.
 
     Raises:
         FileNotFoundError, ValueError: a file of a data set is missing or bad.
     """
-    left = [trial for trial in config.trials() if result_of(folder, trial) is None]
     report = Report()
     for name, base in config.bases().items():
         if any(trial.dataset == name for trial in left):
@@ -82,10 +81,9 @@ def prepare(folder: Path, config: StudyConfig) -> list[Trial]:
         path = trial_folder(folder, trial) / CONFIG
         if not path.exists():
             write_config(path, trial.config)
-    return left
 
 
-def run_trials(folder: Path, left: Sequence[Trial], total: int, executor: Executor) -> dict[str, str]:
+def run_trials(folder: Path, left: Sequence[Trial], total: int, threads: int, executor: Executor) -> dict[str, str]:
     """Run the trials that are left.
 
     Returns:
@@ -97,7 +95,7 @@ def run_trials(folder: Path, left: Sequence[Trial], total: int, executor: Execut
     failed = {}
     started = time.monotonic()
     with tqdm(total=total, initial=total - len(left), desc="trials", unit="trial", disable=None) as bar:
-        for done, (where, failure) in enumerate(executor.run(list(by_folder), _threads(left)), 1):
+        for done, (where, failure) in enumerate(executor.run(list(by_folder), threads), 1):
             trial = by_folder[where]
             result = result_of(folder, trial)
             if result is None:
@@ -112,7 +110,3 @@ def run_trials(folder: Path, left: Sequence[Trial], total: int, executor: Execut
 
 def _text(ap: float | None, seconds: float) -> str:
     return f"AP {'–' if ap is None else format(ap, '.3f')}, {seconds:.0f} s"
-
-
-def _threads(trials: Sequence[Trial]) -> int:
-    return max(trial.config.threads for trial in trials)

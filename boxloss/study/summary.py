@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json, replacing
+from ..files import read_json
 from ..training.config import plain
 from ..training.folder import DETECTIONS, VAL
 from .config import StudyConfig
-from .folder import data_folder, result_of, trial_folder
+from .folder import Finished, data_folder, trial_folder
 from .matches import METRICS, match
-from .page import aligned, fixed, number, signed
+from .page import aligned, fixed, listed, number, signed
 from .statistics import LEVEL, analyse, smallest_p
 
-COLUMNS = (
-    *("dataset", "loss", "metric", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high"),
-    *("p", "p_holm", "improvement", "gain"),
-)
-"""Of the table."""
 
-
-def summarize(folder: Path, config: StudyConfig, failed: Mapping[str, str]) -> dict[str, Any]:
+def summarize(
+    folder: Path, config: StudyConfig, finished: Sequence[Finished], failed: Mapping[str, str]
+) -> dict[str, Any]:
     """As JSON has it.
 
     Args:
+        folder: of the study.
+        config: the study.
+        finished: the trials that left a result.
         failed: what went wrong, by name of trial.
     """
     bases = config.bases()
@@ -36,19 +34,16 @@ def summarize(folder: Path, config: StudyConfig, failed: Mapping[str, str]) -> d
     matches: dict[str, dict[str, dict[int, Any]]] = {
         name: {entrant.called: {} for entrant in config.entrants} for name in bases
     }
-    gains: dict[str, dict[str, dict[int, float]]] = {name: {} for name in bases}
-    for trial in config.trials():
-        result = result_of(folder, trial)
-        if result is None:
-            continue
+    gains: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for trial, result in finished:
         found = read_json(trial_folder(folder, trial) / DETECTIONS, "detections")
         matches[trial.dataset][trial.loss][trial.seed] = match(truths[trial.dataset], found)
-        gains[trial.dataset].setdefault(trial.loss, {})[trial.seed] = result["gain"]
+        gains[trial.dataset, trial.loss].append(result["gain"])
     found = analyse(matches, config.reference_entrant.called, replicates=config.replicates)
     for name, dataset in found["datasets"].items():
         dataset["box_unit"] = bases[name].terms.box_unit
         for loss, figures in dataset["losses"].items():
-            figures["gains"] = list(gains[name].get(loss, {}).values())
+            figures["gains"] = gains[name, loss]
     return {
         "study": plain(asdict(config)),
         "conclusion": conclusion(found, config, failed),
@@ -75,7 +70,7 @@ def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[st
         if same:
             sentences.append(
                 f"{where}{'no' if where else 'No'} difference in AP can be told apart from noise between"
-                f" {reference} and {_listed(same)}."
+                f" {reference} and {listed(same, 'or')}."
             )
         widest = _widest(differences[loss] for loss in same)
         if widest:
@@ -86,7 +81,7 @@ def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[st
     sentences += _exploratory(found)
     unpaired = [entrant.called for entrant in config.entrants if entrant.seed_offset]
     if unpaired:
-        sentences.append(f"Trained with other seeds on purpose, so not paired: {_listed(unpaired)}.")
+        sentences.append(f"Trained with other seeds on purpose, so not paired: {listed(unpaired, 'or')}.")
     if failed:
         sentences.append(
             f"{len(failed)} trial{'s' if len(failed) > 1 else ''} failed, and losses are compared over the seeds that"
@@ -126,32 +121,29 @@ def _exploratory(found: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def write_csv(path: Path, summary: Mapping[str, Any]) -> None:
+def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each data set, loss and metric."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name, dataset in summary["datasets"].items():
-        for loss, figures in dataset["losses"].items():
-            for metric in METRICS:
-                writer.writerow([name, loss, metric, *_row(figures, metric)])
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
+    return [
+        {"dataset": name, "loss": loss, "metric": metric} | _row(figures, metric)
+        for name, dataset in summary["datasets"].items()
+        for loss, figures in dataset["losses"].items()
+        for metric in METRICS
+    ]
 
 
-def _row(figures: Mapping[str, Any], metric: str) -> list[Any]:
-    own, difference = figures["metrics"][metric], figures["difference"]
-    row = [len(figures["seeds"]), own["mean"], own["low"], own["high"]]
-    if difference:
-        row += [difference["metrics"][metric][key] for key in ("mean", "low", "high")]
-        row += [difference[key] if metric == "AP" else None for key in ("p", "p_holm", "improvement")]
-    else:
-        row += [None] * 6
-    return [*row, sum(figures["gains"]) / len(figures["gains"]) if figures["gains"] else None]
+def _row(figures: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    own, gains = figures["metrics"][metric], figures["gains"]
+    difference = figures["difference"] or {}
+    of_metric = difference.get("metrics", {}).get(metric, {})
+    test = difference if metric == "AP" else {}
+    return (
+        {"seeds": len(figures["seeds"])}
+        | {key: own[key] for key in ("mean", "low", "high")}
+        | {"difference": of_metric.get("mean")}
+        | {f"difference_{key}": of_metric.get(key) for key in ("low", "high")}
+        | {key: test.get(key) for key in ("p", "p_holm", "improvement")}
+        | {"gain": sum(gains) / len(gains) if gains else None}
+    )
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:

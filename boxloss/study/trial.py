@@ -19,7 +19,7 @@ from ..training.folder import CONFIG, read_metrics
 
 RESULT = "result.json"
 LOG = "log.txt"
-FORESEEN = 3
+REFUSED = 3
 """Exit status of an error that would only come again, such as a loss that is not finite."""
 
 
@@ -61,7 +61,7 @@ def attempt(folder: Path, threads: int, retries: int, running: Processes | None 
         if status == 0:
             return ""
         failure = _failure(folder, status)
-        if status == FORESEEN:
+        if status == REFUSED:
             return failure
     return f"{failure}, {retries + 1} times" if retries else failure
 
@@ -69,7 +69,7 @@ def attempt(folder: Path, threads: int, retries: int, running: Processes | None 
 def _failure(folder: Path, status: int) -> str:
     lines = (folder / LOG).read_text(errors="replace").strip().splitlines()
     last = lines[-1] if lines else ""
-    if status == FORESEEN:
+    if status == REFUSED:
         return last
     return f"killed by signal {-status}" if status < 0 else f"ended with status {status}: {last}"
 

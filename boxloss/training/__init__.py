@@ -1,6 +1,7 @@
 """Training runs: configuration, loop, checkpoints, evaluation by COCO's rules."""
 
 from .config import (
+    PATHS,
     Detect,
     Match,
     Network,
@@ -21,6 +22,7 @@ from .run import evaluate_detections, evaluate_run, figures_text, train
 __all__ = [
     "EVALUATORS",
     "FIGURES",
+    "PATHS",
     "Detect",
     "Match",
     "Network",

@@ -299,11 +299,16 @@ class TrainConfig:
 
     def absolute(self) -> TrainConfig:
         """With paths as they are found from anywhere."""
-        paths = {name: getattr(self, name) for name in PATHS if name != "data" or self.data != SHAPES}
-        return replace(self, **{name: path and os.path.abspath(path) for name, path in paths.items()})
+        paths: dict[str, Any] = {name: absolute_path(name, getattr(self, name)) for name in PATHS}
+        return replace(self, **paths)
 
     def _what(self) -> TrainConfig:
         return replace(self, workers=0, memory_gb=0.0, checkpoint_seconds=0.0)
+
+
+def absolute_path(name: str, path: str | None) -> str | None:
+    """The value of a field of `PATHS` as it is found from anywhere."""
+    return os.path.abspath(path) if path and (name, path) != ("data", SHAPES) else path
 
 
 def config_parser(kind: type[Any], **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..files import PARTS, replacing, write_json
-from .config import TrainConfig, read_config, write_config
+from .config import Config, TrainConfig, read_config, write_config
 from .setup import Data
 
 CONFIG = "config.yaml"
@@ -39,15 +39,40 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
         ValueError: it holds another run, or something else.
     """
     path = folder / CONFIG
-    if path.exists():
-        other = read_config(path, TrainConfig)
-        if not config.same_run(other):
-            changed = "; ".join(differences(asdict(other), asdict(config)))
-            raise ValueError(f"{folder} holds another run ({changed}): choose another folder with --out, or remove it")
-    elif folder.exists() and any(not entry.match(PARTS) for entry in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no run: choose another folder with --out")
-    else:
+    refuse_others(path, config, config.same_run, "run")
+    if not path.exists():
         write_config(path, config)
+    keep_environment(folder)
+
+
+def refuse_others(path: Path, config: Config, fits: Callable[[Config], bool], what: str, hint: str = "") -> None:
+    """See that a configuration in a folder fits, or that nothing is there.
+
+    Raises:
+        ValueError: it does not fit, or there is something else.
+    """
+    if not path.exists():
+        return refuse_foreign(path, what)
+    other = read_config(path, type(config))
+    if not fits(other):
+        changed = "; ".join(differences(asdict(other), asdict(config)))  # type: ignore[call-overload]  # dataclasses
+        where = "choose another folder with --out, or remove it"
+        raise ValueError(f"{path.parent} holds another {what} ({changed}): {where}{hint}")
+
+
+def refuse_foreign(path: Path, what: str) -> None:
+    """See that a folder without the file that marks it as ours is new or empty.
+
+    Raises:
+        ValueError: it is not.
+    """
+    folder = path.parent
+    if not path.exists() and folder.exists() and any(not entry.match(PARTS) for entry in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no {what}: choose another folder with --out")
+
+
+def keep_environment(folder: Path) -> None:
+    """Write it, if it is not there."""
     if not (folder / ENVIRONMENT).exists():
         write_json(folder / ENVIRONMENT, environment(), indent=2)
 

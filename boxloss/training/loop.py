@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from ..data import Batch, Draws, cache_folder, change_images, change_truths, collate, draw
 from ..distributed import mean_over_ranks, world_size
+from ..errors import BoxlossError
 from ..yolo import PretrainedBackbone, Truths, YoloTerms
 from .checkpoint import NAME, load_checkpoint, save_checkpoint
 from .config import TrainConfig
@@ -39,7 +40,7 @@ from .setup import find_device, make_grid, make_model, read_data
 TERMS = tuple(name for name in YoloTerms._fields if name not in ("positives", "iou"))
 
 
-class TrainingError(RuntimeError):
+class TrainingError(BoxlossError):
     """The loss or its gradient is no longer finite."""
 
 
