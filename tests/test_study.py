@@ -86,9 +86,9 @@ def results(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
-    """A study that nothing broke off, by the executor that is the default."""
+    """A study that nothing broke off."""
     folder = tmp_path_factory.mktemp("studies") / "undisturbed"
-    compare(config(data), folder, Local(2))
+    compare(config(data), folder, Here())
     return folder
 
 
@@ -237,7 +237,8 @@ def test_the_report_is_one_file_and_says_everything(undisturbed, data):
 
 
 def test_workers_make_no_difference(data, undisturbed, tmp_path):
-    compare(config(data), tmp_path / "s", Here())
+    """The executor that is the default, with processes side by side."""
+    compare(config(data), tmp_path / "s", Local(2))
     assert results(tmp_path / "s") == results(undisturbed)
     assert (tmp_path / "s" / SUMMARY).read_bytes() == (undisturbed / SUMMARY).read_bytes()
 
