@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,9 @@ from .errors import FORESEEN
 
 if TYPE_CHECKING:
     from .study import StudyConfig
+
+_LISTS = ("--losses", "--seeds")
+"""Options that take names or numbers with commas between them."""
 
 LEGEND = (
     "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FORESEEN as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             sys.stderr.close()
-            return 0
+            return 141  # as of a program that SIGPIPE ended: what was cut short did not succeed
         print(f"boxloss {chosen.command}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -72,7 +76,7 @@ def train_command(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", help="folder of the run (default: runs/, and the names of configuration and loss)")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's files")
-    parsed = parser.parse_args(_options(arguments))
+    parsed = _parsed(parser, arguments, training.TrainConfig)
     config = training.parsed_config(parser, parsed, training.TrainConfig).absolute()
     stem = Path(str(parsed.config[0])).stem if parsed.config else "train"
     folder = Path(parsed.out or f"runs/{stem}-{config.loss}")
@@ -86,6 +90,8 @@ def compare_command(arguments: Sequence[str]) -> None:
 
     if any(argument.partition("=")[0] == "--pairs" for argument in arguments):
         return _compare_pairs(arguments)
+    if arguments and arguments[0].endswith(".csv"):
+        raise ValueError(f"{arguments[0]}: expected a configuration, YAML; a file of pairs goes behind --pairs")
     parser = training.config_parser(
         study.StudyConfig,
         prog="boxloss compare",
@@ -95,7 +101,7 @@ def compare_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", help="folder of the study (default: runs/compare-, and the name of the configuration)")
     data = parser.add_argument_group("The data of train, in short")
     data.add_argument("--data", help="shapes, or a folder with train.json, val.json and images")
-    data.add_argument("--coco", dest="data", help="a folder laid out as COCO 2017")
+    data.add_argument("--coco", help="a folder laid out as COCO 2017")
     data.add_argument("--images", type=int, help="how many training images")
     data.add_argument("--categories", help="names, such as person,car")
     for name in training.PATHS[1:]:
@@ -106,7 +112,8 @@ def compare_command(arguments: Sequence[str]) -> None:
     where.add_argument("--retries", type=int, default=2, help="how often a trial that dies is started again")
     where.add_argument("--ray_address", help="ray: of a cluster (default: RAY_ADDRESS, or one on this machine)")
     where.add_argument("--gpus", type=float, default=0.0, help="ray: of a trial")
-    parsed = parser.parse_args(_options(arguments))
+    parsed = _parsed(parser, arguments, study.StudyConfig)
+    _replace_reference(parsed, arguments)
     config = _with_data(training.parsed_config(parser, parsed, study.StudyConfig), parsed)
     executor = study.make_executor(
         parsed.executor,
@@ -126,12 +133,27 @@ def compare_command(arguments: Sequence[str]) -> None:
         )
 
 
+def _replace_reference(parsed: Any, arguments: Sequence[str]) -> None:
+    """If the losses of the options lack the configuration's reference, the first of them takes its place."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    if parsed.reference is None or "--losses" not in given or "--reference" in given:
+        return
+    names = [loss if isinstance(loss, str) else loss.get("name") or loss.get("loss") for loss in parsed.losses]
+    if parsed.reference not in names:
+        print(f"reference: {names[0]}, since --losses lacks the configuration's {parsed.reference}", flush=True)
+        parsed.reference = None
+
+
 def _with_data(config: StudyConfig, parsed: Any) -> StudyConfig:
     """With the data of the short options."""
     from .training import PATHS
 
+    if parsed.coco and parsed.data:
+        raise ValueError(f"--data {parsed.data} and --coco {parsed.coco}: expected one of the two")
     changes = {name: getattr(parsed, name) for name in PATHS if getattr(parsed, name)}
-    subset = {"images": parsed.images, "categories": parsed.categories and parsed.categories.split(",")}
+    if parsed.coco:
+        changes["data"] = parsed.coco
+    subset = {"images": parsed.images, "categories": parsed.categories and _names(parsed.categories)}
     subset = {name: value for name, value in subset.items() if value is not None}
     if config.datasets and (changes or subset):
         given = ", ".join(f"--{name}" for name in (*changes, *subset))
@@ -148,7 +170,7 @@ def _compare_pairs(arguments: Sequence[str]) -> None:
     parser.add_argument("--losses", help="names, such as iou,giou (default: all); the first is the reference of gains")
     parser.add_argument("--out", type=Path, help="folder (default: runs/pairs-, and the name of the file)")
     chosen = parser.parse_args(arguments)
-    names = chosen.losses.split(",") if chosen.losses else []
+    names = _names(chosen.losses) if chosen.losses else []
     folder = chosen.out or Path(f"runs/pairs-{chosen.pairs.stem}")
     losses = {name: BoxLoss(name, reduction="none") for name in names} if names else study.every_loss()
     print(f"{study.pairs_text(study.compare_pairs(chosen.pairs, losses, folder))}\n{folder / 'pairs.html'}")
@@ -178,25 +200,46 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 }
 
 
+def _parsed(parser: Any, arguments: Sequence[str], kind: type[Any]) -> Any:
+    """The values of jsonargparse's parser of a configuration."""
+    from .training.config import check_file
+
+    options = _options(arguments)
+    for option, value in itertools.pairwise(options):
+        if option == "--config":
+            check_file(Path(value), kind)
+    return parser.parse_args(options)
+
+
 def _options(arguments: Sequence[str]) -> list[str]:
     """As jsonargparse wants them: CONFIG named, underscores in names, switches with their value, lists in brackets."""
     own = ["--config"] if arguments and not arguments[0].startswith("-") else []
     before = ""
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, after in itertools.pairwise([*arguments, ""]):
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
             if name.endswith(("skip_bad_boxes", "network.freeze")) and not equals and after not in ("true", "false"):
                 equals, value = "=", "true"
-        if name == "--losses" and equals:
-            value = _listed(value)
-        own.append(_listed(argument) if before == "--losses" else name + equals + value)
+        if equals:
+            value = _listed(name, value)
+        own.append(_listed(before, argument) if before in _LISTS else name + equals + value)
         before = argument
     return own
 
 
-def _listed(names: str) -> str:
-    return names if names.startswith("[") else json.dumps(names.split(","))
+def _listed(option: str, value: str) -> str:
+    """``a,b`` as a list, of the options that take one; a number of seeds is a number."""
+    if option not in _LISTS or value.startswith("[") or (option == "--seeds" and "," not in value):
+        return value
+    return json.dumps(_names(value)) if option == "--losses" else f"[{value}]"
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError(f"expected names separated by commas, got {text!r}")
+    return names
 
 
 @contextlib.contextmanager

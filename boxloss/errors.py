@@ -1,10 +1,23 @@
-"""Errors that end a command with their message instead of a traceback."""
+"""Errors that end a command with their message instead of a traceback, and a hint for them."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class BoxlossError(RuntimeError):
     """Something went wrong that is no wrong argument or file, such as a loss that is not finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is most like a misspelled one; nothing if none is.
+
+    >>> nearest("guou", ["giou", "l1"])
+    "did you mean 'giou'?"
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 FORESEEN = (ValueError, OSError, ImportError, BoxlossError)

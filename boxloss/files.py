@@ -72,6 +72,14 @@ def read_json(path: Path, what: str) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
+def read_if_whole(path: Path) -> Any:
+    """The JSON of a file; None if it is not there, or damaged."""
+    try:
+        return read_json(path, "file")
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 @contextmanager
 def making_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``folder`` when it is whole; of two processes at it, the first wins."""

@@ -267,7 +267,7 @@ def plot_thresholds(curves: Mapping[str, Sequence[float | None]], reference: str
             axes[0, 0].plot([t for t, _, _ in known], [v for _, v, _ in known], color=color, label=name, marker=".")
             axes[0, 1].plot([t for t, _, _ in known], [v - b for _, v, b in known], color=color, marker=".")
     axes[0, 0].set(title="AP at an IoU threshold", xlabel="IoU threshold", ylim=(0, None))
-    axes[0, 1].set(title=f"less that of {reference}", xlabel="IoU threshold")
+    axes[0, 1].set(title=f"the same, minus that of {reference}", xlabel="IoU threshold")
     for axis in axes[0]:
         axis.grid(alpha=0.3)
     _legend_below(figure, axes[0, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 import warnings
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import nearest
 from ..files import read_json, write_json
 
 SKIP = "--skip-bad-boxes leaves such boxes out"
@@ -97,10 +97,9 @@ class CocoSubset:
         known = annotations.categories
         for name in self.categories or ():
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = nearest(name, known) or "no name is like it."
                 raise ValueError(
-                    f"categories: {annotations.path} has no category {name!r}{hint} It has: {', '.join(known)}"
+                    f"categories: {annotations.path} has no category {name!r}; {hint} It has: {', '.join(known)}"
                 )
         return [category for category in annotations.coco["categories"] if category["name"] in (self.categories or ())]
 

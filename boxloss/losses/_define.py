@@ -6,7 +6,6 @@ enters it in `LOSSES`, which everything else reads: `BoxLoss`, the command line,
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import math
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..boxes import as_pair
+from ..errors import nearest
 from ..geometry import BoxPair
 from ._parameters import Parameter
 from ._reduce import check_reduction, reduce_pairs
@@ -261,8 +261,7 @@ def find_loss(name: str) -> Loss:
     """
     if isinstance(name, str) and name in LOSSES:
         return LOSSES[name]
-    near = difflib.get_close_matches(str(name).lower().removesuffix("_loss"), LOSSES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LOSSES)}"
+    hint = nearest(str(name).lower().removesuffix("_loss"), LOSSES) or f"known: {', '.join(LOSSES)}"
     raise ValueError(f"no loss named {name!r}; {hint}")
 
 

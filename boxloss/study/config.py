@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from ..training import Match, TrainConfig
 from ..training.config import PATHS, absolute_path, config_from
 
 GAINS = ("matched", "fixed")
+_STUDYS = ("loss", "loss_parameters", "match", "seed")
+"""The fields of a `TrainConfig` that are the study's to give."""
+_MOST = {"seeds": 1000, "replicates": 10_000}
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class StudyConfig:
     Args:
         losses: names, or entries with loss, name, parameters, gain.
         reference: the loss that the others are compared with, as it is called; null: the first.
-        seeds: how many, or a list of them. 8 seeds can show one of six losses significant, 5 none.
+        seeds: how many, or a list of them. 8 can show that one of six losses differs from the reference; 5 or fewer
+            nothing.
         gain: matched: coordinate terms as strong as the reference's at the start; fixed: as given.
         train: how each trial is trained, as for boxloss train; loss, seed and match come from the study.
         datasets: what to change in train, by name of data set; none: the data of train.
@@ -68,7 +73,7 @@ class StudyConfig:
 
     losses: list[str | Entrant]
     reference: str | None = None
-    seeds: int | list[int] = 5
+    seeds: int | list[int] = 8
     gain: str = "matched"
     train: TrainConfig = field(default_factory=TrainConfig)
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -77,18 +82,27 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if self.gain not in GAINS:
             raise ValueError(f"gain: expected one of {', '.join(GAINS)}, got {self.gain!r}")
-        if self.replicates < 2:
-            raise ValueError(f"replicates: expected at least 2, got {self.replicates}")
+        if not 2 <= self.replicates <= _MOST["replicates"]:
+            raise ValueError(f"replicates: expected 2 to {_MOST['replicates']}, got {self.replicates}")
         if not self.losses:
             raise ValueError("losses: expected at least one")
+        for loss in self.losses:
+            if not isinstance(loss, str | Entrant):
+                raise ValueError(f"losses: expected names, or Entrant(loss, …), got {loss!r}")
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        if not 1 <= seeds <= _MOST["seeds"]:
+            raise ValueError(f"seeds: expected at least one and at most {_MOST['seeds']}, got {self.seeds}")
         _distinct("losses", [entrant.called for entrant in self.entrants])
         _distinct("seeds", self.seed_list)
-        if not self.seed_list:
-            raise ValueError(f"seeds: expected at least one, got {self.seeds}")
         for name in (*self.datasets, *(entrant.called for entrant in self.entrants)):
-            if not re.fullmatch(r"\w[\w.+=-]*", name):
-                raise ValueError(f"a name of a loss or data set: expected letters, digits and . _ + - =, got {name!r}")
+            if not re.fullmatch(r"[^\W_][\w.+=-]*", name):
+                raise ValueError(
+                    "a name of a loss or data set: expected letters, digits and . _ + - =, a letter or digit first, got"
+                    f" {name!r}"
+                )
         self.reference_entrant  # noqa: B018 – an unknown one is an error
+        for name, base in self.bases().items():
+            _refuse_studys(f"datasets.{name}." if self.datasets else "train.", base)
         for _ in self.trials():  # as is an unknown loss, parameter or field
             pass
 
@@ -113,7 +127,8 @@ class StudyConfig:
         """How each data set is trained on, apart from loss and seed."""
         base = replace(self.train, threads=self.train.threads or 1)
         if not self.datasets:
-            return {re.sub(r"\W", "_", Path(base.train_json or base.data).stem): base}
+            stem = re.sub(r"\W", "_", Path(base.train_json or base.data).stem)
+            return {stem.lstrip("_") or "data": base}
         found = {}
         for name, changes in self.datasets.items():
             try:
@@ -146,12 +161,13 @@ class StudyConfig:
         return max(base.threads for base in self.bases().values())
 
     def absolute(self) -> StudyConfig:
-        """With paths as they are found from anywhere."""
+        """With paths as they are found from anywhere, and the threads that trials take."""
         datasets = {
             name: {key: absolute_path(key, value) if key in PATHS else value for key, value in changes.items()}
             for name, changes in self.datasets.items()
         }
-        return replace(self, train=self.train.absolute(), datasets=datasets)
+        train = replace(self.train.absolute(), threads=self.train.threads or 1)
+        return replace(self, train=train, datasets=datasets)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +179,15 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _distinct(what: str, names: list[Any]) -> None:
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise ValueError(f"{what}: {name!r} stands there twice; expected different names (name: …) and seeds")
+
+
+def _refuse_studys(where: str, base: TrainConfig) -> None:
+    default = TrainConfig()
+    for name in _STUDYS:
+        if getattr(base, name) != getattr(default, name):
+            raise ValueError(
+                f"{where}{name}: a study gives it, from its own losses, seeds and gain; expected it not to be given"
+            )

@@ -39,8 +39,8 @@ class Local:
     def run(self, folders: Sequence[Path], threads: int) -> Iterator[tuple[Path, str]]:
         running = Processes()
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting = {pool.submit(attempt, folder, threads, self.retries, running): folder for folder in folders}
             try:
+                waiting = {pool.submit(attempt, folder, threads, self.retries, running): folder for folder in folders}
                 for done in as_completed(waiting):
                     yield waiting[done], done.result()
             finally:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..training import write_config
-from ..training.folder import keep_environment, refuse_others
+from ..training.folder import refuse_others
 from .config import StudyConfig, Trial
 from .trial import read_result
 
@@ -23,16 +22,14 @@ class Finished(NamedTuple):
     result: dict[str, Any]
 
 
-def open_study(folder: Path, config: StudyConfig) -> None:
-    """Make a study's folder, or go on in one that holds this study, or a part of it.
+def refuse_other_studies(folder: Path, config: StudyConfig) -> None:
+    """See that a folder holds this study, a part of it, or nothing.
 
     Raises:
         ValueError: it holds another study, or something else.
     """
     hint = ". A study may grow in its folder, by losses, seeds and data sets, and lose none"
     refuse_others(folder / STUDY, config, lambda other: _hashes(other) <= _hashes(config), "study", hint)
-    write_config(folder / STUDY, config)
-    keep_environment(folder)
 
 
 def _hashes(config: StudyConfig) -> set[tuple[str, str]]:

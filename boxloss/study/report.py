@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from ..data import read_annotations
-from ..files import read_json
+from ..files import read_if_whole, read_json
 from ..plots import Scene, plot_differences, plot_learning, plot_scenes, plot_thresholds
 from ..training import TrainConfig
 from ..training.folder import DETECTIONS, ENVIRONMENT, VAL
@@ -20,8 +20,6 @@ from .matches import METRICS
 from .page import write_page
 from .summary import order
 
-CONFIDENT = 0.3
-"""Score of the boxes drawn on example images."""
 _EXAMPLES = 2
 
 
@@ -39,7 +37,9 @@ def write_report(folder: Path, config: StudyConfig, finished: Sequence[Finished]
             {
                 "name": name,
                 "images": dataset["images"],
+                "train_images": dataset["train_images"],
                 "box_unit": dataset["box_unit"],
+                "base": bases[name],
                 "losses": {loss: dataset["losses"][loss] for loss in ranked},
                 "compared": compared,
                 "figures": _figures(folder, name, bases[name], here, colored, reference),
@@ -54,10 +54,22 @@ def write_report(folder: Path, config: StudyConfig, finished: Sequence[Finished]
         metrics=METRICS,
         seeds=config.seed_list,
         environment=read_json(folder / ENVIRONMENT, "environment"),
+        mixed=_mixed_environments(folder, finished),
         study=(folder / STUDY).read_text(),
         folder=folder,
-        confident=CONFIDENT,
     )
+
+
+def _mixed_environments(folder: Path, finished: Sequence[Finished]) -> dict[str, list[str]]:
+    """What was not the same for all trials, such as the version of a package, and what it was."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for trial, _ in finished:
+        environment = read_if_whole(trial_folder(folder, trial) / ENVIRONMENT) or {}
+        for name in ("python", "commit", "platform", "gpu"):
+            found[name].add(str(environment.get(name)))
+        for name, version in environment.get("packages", {}).items():
+            found[name].add(str(version))
+    return {name: sorted(values) for name, values in found.items() if len(values) > 1}
 
 
 def _figures(
@@ -82,16 +94,20 @@ def _figures(
     plot_thresholds({name: figures["thresholds"] for name, figures in losses.items()}, reference, paths["thresholds"])
     for k, scenes in enumerate(_examples(folder, dataset, base, finished, list(losses)), 1):
         paths[f"example{k}"] = folder / "figures" / f"{dataset}-example{k}.png"
-        plot_scenes(scenes, paths[f"example{k}"], f"predicted, score ≥ {CONFIDENT}")
+        plot_scenes(scenes, paths[f"example{k}"], "predicted", columns=_columns(len(scenes)))
     return paths
 
 
 def _examples(
     folder: Path, dataset: str, base: TrainConfig, finished: Sequence[Finished], losses: Sequence[str]
 ) -> list[list[Scene]]:
-    """Some validation images: the truth, and the boxes of each loss's first seed."""
+    """Some validation images: the truth, and the surest boxes of each loss's first seed, as many as there are true."""
     annotations = read_annotations(data_folder(folder, dataset) / VAL)
-    boxes, images = annotations.by_image(), sources(base)[1].images
+    boxes = annotations.by_image()
+    try:
+        images = sources(base)[1].images
+    except FileNotFoundError:  # the data may be gone when the trials are done
+        return []
     shown = [record for record in annotations.coco["images"] if boxes[record["id"]]]
     shown = shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES]
     found = {}
@@ -102,17 +118,22 @@ def _examples(
     for record in shown:
         path = images / record["file_name"]
         true = [box["bbox"] for box in boxes[record["id"]] if not box["iscrowd"]]
-        scenes = [Scene(path, loss, true, found[loss][record["id"]]) for loss in losses if loss in found]
+        scenes = [Scene(path, loss, true, found[loss][record["id"]][: len(true)]) for loss in losses if loss in found]
         if path.is_file():
             rows.append([Scene(path, "truth", true, []), *scenes])
     return rows
 
 
+def _columns(scenes: int) -> int:
+    """Three or four, with the fewest places left empty."""
+    return min((4, 3), key=lambda columns: -scenes % columns) if scenes > 4 else scenes
+
+
 def _by_image(detections: list[dict[str, Any]]) -> dict[int, list[tuple[list[float], str]]]:
+    """Boxes by falling score, as `Scene` has them."""
     found = defaultdict(list)
-    for box in detections:
-        if box["score"] >= CONFIDENT:
-            found[box["image_id"]].append((box["bbox"], ""))
+    for box in sorted(detections, key=lambda box: -box["score"]):
+        found[box["image_id"]].append((box["bbox"], ""))
     return found
 
 

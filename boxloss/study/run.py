@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data import Annotations
 from ..errors import BoxlossError
 from ..extras import needs
-from ..files import write_csv, write_json
+from ..files import read_if_whole, write_csv, write_json
 from ..plots import require_matplotlib
-from ..training import Report, write_config
-from ..training.folder import CONFIG, keep_annotations, locked
-from ..training.setup import make_grid, read_data
+from ..training import Report, TrainConfig, write_config
+from ..training.features import cached_features
+from ..training.folder import CONFIG, ENVIRONMENT, TRAIN, VAL, environment, locked, missing_annotations
+from ..training.setup import find_device, make_grid, make_model, read_data
 from . import page
 from .config import StudyConfig, Trial
-from .executors import Executor
-from .folder import SUMMARY, TABLE, Finished, data_folder, open_study, result_of, trial_folder
+from .executors import Executor, Local
+from .folder import STUDY, SUMMARY, TABLE, Finished, data_folder, refuse_other_studies, result_of, trial_folder
 from .report import write_report
-from .summary import summarize, table
+from .summary import counted, summarize, table, too_few_seeds
 
 
 class StudyError(BoxlossError):
@@ -44,11 +46,12 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> dict[str, 
     require_matplotlib()  # what is used last is missed first
     page.environment()
     config = config.absolute()
-    open_study(folder, config)
     with locked(folder):
+        refuse_other_studies(folder, config)
         trials = list(config.trials())
         left = [trial for trial in trials if result_of(folder, trial) is None]
-        prepare(folder, config, left)
+        prepare(folder, config, left, here=isinstance(executor, Local))
+        _announce(config, len(trials), len(left))
         failed = run_trials(folder, left, len(trials), config.threads, executor) if left else {}
         if len(failed) == len(trials):
             raise StudyError(f"all {len(trials)} trials failed: {failures_text(failed)}")
@@ -61,26 +64,65 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> dict[str, 
     return summary
 
 
+def _announce(config: StudyConfig, trials: int, left: int) -> None:
+    """What is to be done, and what it cannot show, before hours are spent on it."""
+    losses, seeds, datasets = len(config.entrants), len(config.seed_list), len(config.bases())
+    sizes = [counted(losses, "loss", "losses"), counted(seeds, "seed"), counted(datasets, "data set")]
+    report = Report()
+    report.say(f"{' × '.join(sizes)}: {counted(trials, 'trial')}, {left} to train")
+    comparisons = (losses - 1) * datasets
+    if not comparisons:
+        report.warn("one loss alone: the study will compare nothing")
+    elif text := too_few_seeds(seeds, comparisons):
+        report.warn(f"exploratory, no difference will be significant: {text}")
+
+
 def failures_text(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {failure}" for name, failure in failed.items())
 
 
-def prepare(folder: Path, config: StudyConfig, left: Sequence[Trial]) -> None:
-    """Write the configuration of every trial that is left, and see to it that they can run.
+def prepare(folder: Path, config: StudyConfig, left: Sequence[Trial], *, here: bool) -> None:
+    """See to it that the trials that are left can run, and that the folder holds all that they and the report need.
+
+    Args:
+        folder: of the study. Nothing is written before all is found to be in order.
+        config: the study.
+        left: the trials.
+        here: whether they run on this machine.
 
     Raises:
-        FileNotFoundError, ValueError: a file of a data set is missing or bad.
+        FileNotFoundError, ValueError: a file of a data set is missing or bad, or the network or device can't be had.
     """
-    report = Report()
+    wanted = {trial.dataset for trial in left}
+    missing = []
     for name, base in config.bases().items():
-        if any(trial.dataset == name for trial in left):
-            data = read_data(base, report.progress)
-            make_grid(base, data.train)
-            keep_annotations(data_folder(folder, name), data)
+        kept = data_folder(folder, name)
+        if name in wanted or any(read_if_whole(kept / part) is None for part in (TRAIN, VAL)):
+            try:
+                missing += _check(base, kept, here)
+            except (ValueError, FileNotFoundError) as error:
+                raise type(error)(f"{name}: {error}") from error
+    write_config(folder / STUDY, config)
+    if left:
+        write_json(folder / ENVIRONMENT, environment(), indent=2)
+    for path, part in missing:
+        part.write(path)
     for trial in left:
-        path = trial_folder(folder, trial) / CONFIG
-        if not path.exists():
-            write_config(path, trial.config)
+        write_config(trial_folder(folder, trial) / CONFIG, trial.config)
+
+
+def _check(base: TrainConfig, kept: Path, here: bool) -> list[tuple[Path, Annotations]]:
+    """Do what a trial does before its first step; the annotations that a folder lacks."""
+    progress = Report().progress
+    device = find_device(base) if here else None
+    data = read_data(base, progress)
+    missing = missing_annotations(kept, data)
+    if not len(data.val.sizes()):
+        raise ValueError(f"{data.val.annotations.path}: no box in the validation images, so that AP is not defined")
+    model = make_model(base, make_grid(base, data.train))
+    if device and base.network.freeze:  # once, instead of by each of the first trials
+        cached_features(base, data, model.to(device), device, progress)
+    return missing
 
 
 def run_trials(folder: Path, left: Sequence[Trial], total: int, threads: int, executor: Executor) -> dict[str, str]:

@@ -168,7 +168,8 @@ def smallest_p(seeds: int, comparisons: int) -> float:
     >>> smallest_p(seeds=5, comparisons=1), smallest_p(seeds=8, comparisons=4)
     (0.0625, 0.03125)
     """
-    return min(1.0, comparisons * 2.0 ** (1 - seeds))
+    ways = 2.0 ** (1 - seeds) if seeds <= _EXACT else 1 / (1 + 2**_EXACT)
+    return min(1.0, comparisons * ways)
 
 
 def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
@@ -267,7 +268,7 @@ def _dataset(losses: Mapping[str, Mapping[int, Matches]], reference: str, replic
         "losses": {
             loss: {
                 "seeds": ours.seeds,
-                "metrics": _metrics(ours.figures, images),
+                "metrics": {name: _within_1(one) for name, one in _metrics(ours.figures, images).items()},
                 "thresholds": ours.thresholds,
                 "difference": None if loss == reference else _difference(ours, trials[reference], images),
             }
@@ -299,6 +300,13 @@ def _summary(values: Floats, replicates: Floats, images: int) -> dict[str, Any]:
         "left_out": found and found.left_out,
         "values": list(map(_plain, values)),
     }
+
+
+def _within_1(found: dict[str, Any]) -> dict[str, Any]:
+    """An interval of what is a share of 1, without what it cannot be."""
+    if found["low"] is None:
+        return found
+    return found | {"low": max(found["low"], 0.0), "high": min(found["high"], 1.0)}
 
 
 def _difference(ours: _Trials, theirs: _Trials, images: int) -> dict[str, Any]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..files import read_json
 from ..training.config import plain
-from ..training.folder import DETECTIONS, VAL
-from .config import StudyConfig
+from ..training.folder import DETECTIONS, TRAIN, VAL
+from .config import Entrant, StudyConfig
 from .folder import Finished, data_folder, trial_folder
 from .matches import METRICS, match
 from .page import aligned, fixed, listed, number, signed
 from .statistics import LEVEL, analyse, smallest_p
+
+HARDLY = 0.01
+"""An AP below which nothing was learned."""
 
 
 def summarize(
@@ -30,7 +34,9 @@ def summarize(
         failed: what went wrong, by name of trial.
     """
     bases = config.bases()
-    truths = {name: read_json(data_folder(folder, name) / VAL, "annotations") for name in bases}
+    truths, trained = (
+        {name: read_json(data_folder(folder, name) / part, "annotations") for name in bases} for part in (VAL, TRAIN)
+    )
     matches: dict[str, dict[str, dict[int, Any]]] = {
         name: {entrant.called: {} for entrant in config.entrants} for name in bases
     }
@@ -41,47 +47,56 @@ def summarize(
         gains[trial.dataset, trial.loss].append(result["gain"])
     found = analyse(matches, config.reference_entrant.called, replicates=config.replicates)
     for name, dataset in found["datasets"].items():
-        dataset["box_unit"] = bases[name].terms.box_unit
-        for loss, figures in dataset["losses"].items():
-            figures["gains"] = gains[name, loss]
+        dataset |= {"train_images": len(trained[name]["images"]), "box_unit": bases[name].terms.box_unit}
+        for entrant in config.entrants:
+            figures = dataset["losses"][entrant.called]
+            figures |= {
+                "definition": describe(entrant),
+                "gain": entrant.gain * bases[name].gain,
+                "gains": gains[name, entrant.called],
+            }
     return {
-        "study": plain(asdict(config)),
+        "study": _of_json(plain(asdict(config))),
         "conclusion": conclusion(found, config, failed),
         **found,
         "failed": dict(failed),
     }
 
 
+def _of_json(value: Any) -> Any:
+    """JSON has no infinity, which YAML has: a limit that does not hold."""
+    if isinstance(value, dict):
+        return {key: _of_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_of_json(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def describe(entrant: Entrant) -> str:
+    """What a loss is, whatever it is called.
+
+    >>> describe(Entrant("smooth_l1", "soft", {"beta": 2.0}, seed_offset=100))
+    'smooth_l1, beta = 2.0, seeds + 100'
+    """
+    parts = [entrant.loss, *(f"{key} = {value}" for key, value in entrant.parameters.items())]
+    return ", ".join(parts + [f"seeds + {entrant.seed_offset}"] * bool(entrant.seed_offset))
+
+
 def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[str, str]) -> list[str]:
     """What can be said, and what can't, in sentences."""
-    sentences = []
-    reference, several = found["reference"], len(found["datasets"]) > 1
+    sentences: list[str] = []
     for name, dataset in found["datasets"].items():
-        where = f"On {name}, " if several else ""
-        differences = {
-            loss: figures["difference"]
-            for loss, figures in dataset["losses"].items()
-            if figures["difference"] and figures["difference"]["p"] is not None
-        }
-        for loss, difference in differences.items():
-            if difference["significant"]:
-                sentences.append(f"{where}{_significant(loss, reference, difference)}")
-        same = [loss for loss, difference in differences.items() if not difference["significant"]]
-        if same:
-            sentences.append(
-                f"{where}{'no' if where else 'No'} difference in AP can be told apart from noise between"
-                f" {reference} and {listed(same, 'or')}."
-            )
-        widest = _widest(differences[loss] for loss in same)
-        if widest:
-            sentences.append(
-                f"The 95 % intervals of these differences reach up to ±{widest:.3f}: smaller effects this study need"
-                " not have seen, so it is no proof that the losses are equal."
-            )
-    sentences += _exploratory(found)
+        differences = tested(dataset)
+        of_dataset = [*_unlearned(dataset), *_differences(differences, found["reference"], found["exploratory"])]
+        sentences += [f"{name}: {sentence}" if len(found["datasets"]) > 1 else sentence for sentence in of_dataset]
+    if not found["comparisons"]:
+        sentences.append("Nothing was compared: the study has results of one loss only.")
+    elif found["exploratory"]:
+        seeds = max(len(one["seeds"]) for dataset in found["datasets"].values() for one in tested(dataset).values())
+        sentences.append(f"Exploratory: it cannot be significant. {too_few_seeds(seeds, found['comparisons'])}")
     unpaired = [entrant.called for entrant in config.entrants if entrant.seed_offset]
     if unpaired:
-        sentences.append(f"Trained with other seeds on purpose, so not paired: {listed(unpaired, 'or')}.")
+        sentences.append(f"Trained with other seeds on purpose, so not paired: {listed(unpaired)}.")
     if failed:
         sentences.append(
             f"{len(failed)} trial{'s' if len(failed) > 1 else ''} failed, and losses are compared over the seeds that"
@@ -90,35 +105,88 @@ def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[st
     return sentences
 
 
-def _significant(loss: str, reference: str, difference: Mapping[str, Any]) -> str:
-    ap = difference["metrics"]["AP"]
-    interval = "" if ap["low"] is None else f" (95 % interval {signed(ap['low'])} to {signed(ap['high'])})"
+def tested(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The differences that were tested, by loss."""
+    differences = {loss: figures["difference"] for loss, figures in dataset["losses"].items()}
+    return {loss: found for loss, found in differences.items() if found and found["p"] is not None}
+
+
+def too_few_seeds(seeds: int, comparisons: int) -> str:
+    """Why nothing can be significant; nothing if something can."""
+    least = smallest_p(seeds, comparisons)
+    if least <= LEVEL:
+        return ""
+    needed = next(n for n in range(1, 100) if smallest_p(n, comparisons) <= LEVEL)
     return (
-        f"{loss} reaches a {'higher' if ap['mean'] > 0 else 'lower'} AP than {reference}:"
-        f" {signed(ap['mean'])}{interval}, p = {difference['p_holm']:.2g} after Holm's correction."
+        f"With {counted(seeds, 'seed')} and {counted(comparisons, 'comparison')} the smallest attainable p is"
+        f" {least:.2g}, above {LEVEL}; {needed} seeds could be significant."
     )
 
 
-def _widest(differences: Iterable[Mapping[str, Any]]) -> float | None:
-    halves = [(d["metrics"]["AP"]["high"] - d["metrics"]["AP"]["low"]) / 2 for d in differences if _has_interval(d)]
-    return max(halves, default=None)
+def counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def _has_interval(difference: Mapping[str, Any]) -> bool:
-    return difference["metrics"]["AP"]["low"] is not None
-
-
-def _exploratory(found: Mapping[str, Any]) -> Iterator[str]:
-    comparisons, least = found["comparisons"], found["smallest_p"]
-    if not comparisons:
-        yield "Nothing was compared: the study has results of one loss only."
-    elif found["exploratory"]:
-        needed = next(n for n in range(1, 100) if smallest_p(n, comparisons) <= LEVEL)
+def _unlearned(dataset: Mapping[str, Any]) -> Iterator[str]:
+    best = max((figures["metrics"]["AP"]["mean"] or 0.0 for figures in dataset["losses"].values()), default=0.0)
+    if best < HARDLY:
         yield (
-            f"Exploratory: it cannot be significant. With this number of seeds and {comparisons}"
-            f" comparison{'s' if comparisons > 1 else ''} the smallest attainable p is {least:.2g}, above {LEVEL};"
-            f" {needed} seeds could be significant."
+            f"The detectors hardly learned to find anything: no loss has an AP above {fixed(best)}. This says nothing"
+            " about the losses; train longer, or look at the data."
         )
+
+
+def _differences(differences: Mapping[str, Any], reference: str, exploratory: bool) -> Iterator[str]:
+    for loss, difference in differences.items():
+        if difference["significant"]:
+            yield _significant(loss, reference, difference)
+    same = [loss for loss, difference in differences.items() if not difference["significant"]]
+    if same:
+        between = f"between {reference} and {listed(same, 'or')}"
+        seeds = max(len(differences[loss]["seeds"]) for loss in same)
+        yield (
+            f"Not testable with {counted(seeds, 'seed')}: a difference in AP {between}."
+            if exploratory
+            else f"No difference in AP can be told apart from noise {between}."
+        )
+        intervals = {loss: differences[loss]["metrics"]["AP"] for loss in same}
+        yield from _intervals({loss: ap for loss, ap in intervals.items() if ap["low"] is not None}, exploratory)
+
+
+def _intervals(intervals: Mapping[str, Any], exploratory: bool) -> Iterator[str]:
+    """What those of differences that are not significant leave open."""
+    if not intervals:
+        return
+    low, high = min(ap["low"] for ap in intervals.values()), max(ap["high"] for ap in intervals.values())
+    of = "intervals of these differences" if len(intervals) > 1 else "interval of this difference"
+    yield (
+        f"95 % {of}: from {signed(low)} to {signed(high)}. A difference in that range the study may have missed: it is"
+        " no proof that the losses are equal."
+    )
+    clear = [loss for loss, ap in intervals.items() if not holds_zero(ap)]
+    if clear:
+        then = "a reason for a study with more seeds, not a result" if exploratory else "the test is what counts"
+        yield (
+            f"0 lies outside the interval of {listed(clear)}, but intervals are not corrected for how many there are:"
+            f" {then}."
+        )
+
+
+def holds_zero(interval: Mapping[str, Any]) -> bool:
+    return bool(interval["low"] <= 0 <= interval["high"])
+
+
+def _significant(loss: str, reference: str, difference: Mapping[str, Any]) -> str:
+    ap = difference["metrics"]["AP"]
+    interval, more = "", ""
+    if ap["low"] is not None:
+        interval = f" (95 % interval {signed(ap['low'])} to {signed(ap['high'])})"
+        if holds_zero(ap):
+            more = " The interval holds 0: it is about other images too, the test about other seeds on these."
+    return (
+        f"{loss} reaches a {'higher' if ap['mean'] > 0 else 'lower'} AP than {reference}:"
+        f" {signed(ap['mean'])}{interval}, p = {difference['p_holm']:.2g} after Holm's correction.{more}"
+    )
 
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -137,12 +205,12 @@ def _row(figures: Mapping[str, Any], metric: str) -> dict[str, Any]:
     of_metric = difference.get("metrics", {}).get(metric, {})
     test = difference if metric == "AP" else {}
     return (
-        {"seeds": len(figures["seeds"])}
+        {"definition": figures["definition"], "seeds": len(figures["seeds"])}
         | {key: own[key] for key in ("mean", "low", "high")}
         | {"difference": of_metric.get("mean")}
         | {f"difference_{key}": of_metric.get(key) for key in ("low", "high")}
         | {key: test.get(key) for key in ("p", "p_holm", "improvement")}
-        | {"gain": sum(gains) / len(gains) if gains else None}
+        | {"gain": figures["gain"], "total_gain": sum(gains) / len(gains) if gains else None}
     )
 
 
@@ -167,7 +235,11 @@ def summary_text(summary: Mapping[str, Any]) -> str:
                 rows.append((*row, signed(ap["mean"]), _range(ap, signed), number(difference["p_holm"], 2)))
             else:
                 rows.append((*row, "", "", ""))
-        blocks.append(f"{name}, {dataset['images']} validation images, means over seeds\n" + "\n".join(aligned(rows)))
+        if dataset["images"]:
+            title = f"{name}, {dataset['images']} validation images, means over seeds"
+            blocks.append("\n".join([title, *aligned(rows)]))
+        else:
+            blocks.append(f"{name}: no trial is finished")
     return "\n\n".join([*blocks, "\n".join(summary["conclusion"])])
 
 

@@ -13,21 +13,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json, write_json
+from ..files import read_if_whole, write_json
 from ..training import TrainConfig, read_config, train
-from ..training.folder import CONFIG, read_metrics
+from ..training.folder import CONFIG, DETECTIONS, read_metrics
 
 RESULT = "result.json"
+_KEYS = ("hash", "gain", "figures", "curve", "seconds")
 LOG = "log.txt"
 REFUSED = 3
 """Exit status of an error that would only come again, such as a loss that is not finite."""
 
 
 def read_result(folder: Path, config_hash: str) -> dict[str, Any] | None:
-    """What a finished trial left; None if it is not finished, or of another configuration."""
-    path = folder / RESULT
-    result = read_json(path, "result") if path.exists() else None
-    return result if result and result["hash"] == config_hash else None
+    """What a finished trial left; None if it is not finished, is of another configuration, or lost a part of it.
+
+    A trial that is not finished is run again, which costs little where its checkpoint is left.
+    """
+    result = read_if_whole(folder / RESULT)
+    whole = isinstance(result, dict) and all(key in result for key in _KEYS) and (folder / DETECTIONS).is_file()
+    return result if whole and result["hash"] == config_hash else None
 
 
 def run_trial(folder: Path) -> None:
@@ -38,14 +42,10 @@ def run_trial(folder: Path) -> None:
     started = time.monotonic()
     figures = train(config, folder, pictures=False)
     rows = read_metrics(folder)
-    result = {
-        "hash": config.hash(),
-        "gain": rows[-1]["gain"],
-        "figures": figures,
-        "curve": [{"epoch": row["epoch"] + 1, "AP": row.get("AP"), "iou": row["iou"]} for row in rows],
-        "seconds": time.monotonic() - started,  # of the last process, if there were several
-    }
-    write_json(folder / RESULT, result, indent=1)
+    curve = [{"epoch": row["epoch"] + 1, "AP": row.get("AP"), "iou": row["iou"]} for row in rows]
+    seconds = time.monotonic() - started  # of the last process, if there were several
+    found = (config.hash(), rows[-1]["gain"], figures, curve, seconds)
+    write_json(folder / RESULT, dict(zip(_KEYS, found, strict=True)), indent=1)
 
 
 def attempt(folder: Path, threads: int, retries: int, running: Processes | None = None) -> str:
@@ -68,7 +68,7 @@ def attempt(folder: Path, threads: int, retries: int, running: Processes | None 
 
 def _failure(folder: Path, status: int) -> str:
     lines = (folder / LOG).read_text(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else ""
+    last = lines[-1] if lines else "it said nothing"
     if status == REFUSED:
         return last
     return f"killed by signal {-status}" if status < 0 else f"ended with status {status}: {last}"
@@ -86,6 +86,8 @@ class Processes:
         """A trial to its end; its exit status."""
         command = [sys.executable, "-m", __package__, str(folder), "--until-eof"]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        if "" not in sys.path and os.getcwd() not in sys.path:  # nor may a file here called random.py be imported there
+            environment["PYTHONSAFEPATH"] = "1"
         with self._lock:
             if self._stopped:
                 return -1

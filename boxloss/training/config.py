@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..data import SHAPES, Augment, CocoSubset
+from ..errors import nearest
 from ..extras import needs
 from ..files import replacing
 from ..losses import LOSSES, find_loss
@@ -327,6 +329,7 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     Raises:
         ValueError: an unknown field, or a value that it cannot have.
     """
+    check_file(path, kind)
     parser = config_parser(kind, exit_on_error=False)
     try:
         return parsed_config(parser, parser.parse_args(["--config", str(path)]), kind)
@@ -340,6 +343,7 @@ def config_from(values: dict[str, Any], kind: type[Config]) -> Config:
     Raises:
         ValueError: an unknown field, or a value that it cannot have.
     """
+    check_fields(values, kind)
     parser = config_parser(kind, exit_on_error=False)
     try:
         return parsed_config(parser, parser.parse_object(plain(values)), kind)
@@ -354,6 +358,55 @@ def parsed_config(parser: Any, parsed: Any, kind: type[Config]) -> Config:
         raise ValueError(f"expected fields such as loss: ciou, and groups of them ({error})") from error
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # a dataclass
     return kind(**{name: getattr(made, name) for name in names})
+
+
+def check_file(path: Path, kind: type[Any]) -> None:
+    """Find in a YAML file what the parser passes over or words badly; it checks the values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not YAML, or not of this kind.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no configuration {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    try:
+        check_fields(values, kind)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check_fields(values: Any, kind: type[Any], where: str = "") -> None:
+    """See that plain values are those of a dataclass: a mapping of its fields, null only where that means something."""
+    types = get_type_hints(kind)
+    if not isinstance(values, dict):
+        known = ", ".join(types)
+        raise ValueError(f"{where + ': ' if where else ''}expected some of the fields {known}; got {values!r}")
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in types:
+            raise ValueError(f"{name}: no such field; {nearest(str(key), types) or 'known: ' + ', '.join(types)}")
+        options = _options(types[key])
+        if value is None and type(None) not in options:
+            raise ValueError(f"{name}: expected a value, got null; leave it out for the default")
+        items = [(f"{name}[{k}]", v) for k, v in enumerate(value)] if isinstance(value, list) else [(name, value)]
+        for inner in options:
+            if isinstance(inner, type) and is_dataclass(inner):
+                for item_name, item in items:
+                    if not (isinstance(item, str) and str in options):
+                        check_fields(item, inner, item_name)
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The types that a value, or an item of a list, may have."""
+    if get_origin(annotation) in (list, Union, UnionType):
+        return [option for argument in get_args(annotation) for option in _options(argument)]
+    return [annotation]
 
 
 def write_config(path: Path, config: Any) -> None:

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import Batch, CocoImages, Sample, collate
+from ..data import Batch, CocoImages, Sample, cache_folder, collate
 from ..files import making_folder, write_json
-from ..yolo import PretrainedBackbone
+from ..yolo import PretrainedBackbone, Yolo
+from .config import TrainConfig
+from .setup import Data, Progress
 
 _LARGEST = 65504.0  # of float16
 _DONE = "done.json"
@@ -65,6 +67,25 @@ class CachedFeatures(Dataset[Sample]):
     def of(self, index: Tensor, mirrored: Tensor) -> list[Tensor]:
         """Features per scale, ``(B, C, h, w)`` float32, of the images at ``index``, flipped where ``mirrored``."""
         return [features[mirrored.long(), index].float() for features in self._features]
+
+
+def cached_features(
+    config: TrainConfig, data: Data, model: Yolo, device: torch.device, progress: Progress
+) -> dict[str, CachedFeatures]:
+    """Those of the training and validation images, ``train`` and ``val``; computed if they are not there."""
+    assert isinstance(model.backbone, PretrainedBackbone)
+    parts = {"train": (data.train, config.augment.flip > 0), "val": (data.val, False)}
+    return {
+        name: CachedFeatures(
+            images,
+            model.backbone,
+            cache_folder(),
+            mirrored=mirrored,
+            device=device,
+            progress=progress(f"features, {name}"),
+        )
+        for name, (images, mirrored) in parts.items()
+    }
 
 
 def _read(folder: Path, scales: int) -> list[Tensor]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from ..files import PARTS, replacing, write_json
+from ..data import Annotations
+from ..files import PARTS, read_if_whole, replacing, write_json
 from .config import Config, TrainConfig, read_config, write_config
 from .setup import Data
 
@@ -67,7 +68,7 @@ def refuse_foreign(path: Path, what: str) -> None:
         ValueError: it is not.
     """
     folder = path.parent
-    if not path.exists() and folder.exists() and any(not entry.match(PARTS) for entry in folder.iterdir()):
+    if not path.exists() and folder.is_dir() and any(not entry.match(PARTS) for entry in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no {what}: choose another folder with --out")
 
 
@@ -83,18 +84,39 @@ def keep_annotations(folder: Path, data: Data) -> None:
     Raises:
         ValueError: they have changed.
     """
+    for path, part in missing_annotations(folder, data):
+        part.write(path)
+
+
+def missing_annotations(folder: Path, data: Data) -> list[tuple[Path, Annotations]]:
+    """Those of the annotations that count which a folder lacks, or holds damaged.
+
+    Raises:
+        ValueError: it holds others.
+    """
+    missing = []
     for name, images in ((TRAIN, data.train), (VAL, data.val)):
-        path = folder / name
-        if not path.exists():
-            images.annotations.write(path)
-        elif json.loads(path.read_bytes()) != images.annotations.coco:
-            source = images.annotations.path
+        path, annotations = folder / name, images.annotations
+        kept = read_if_whole(path)
+        if kept is None:
+            missing.append((path, annotations))
+        elif kept != annotations.coco:
+            source = annotations.path
             raise ValueError(f"{source} has changed since {path} was written: choose another folder with --out")
+    return missing
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """A folder in which one process at a time trains, where the system has such locks."""
+    """A folder, made if need be, in which one process at a time trains, where the system has such locks.
+
+    Raises:
+        ValueError: another process trains in it, or it is no folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{folder} is a file, or in one; expected a folder: choose another with --out") from None
     if os.name != "posix":
         yield
         return

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ..data import Batch, Draws, cache_folder, change_images, change_truths, collate, draw
+from ..data import Batch, Draws, change_images, change_truths, collate, draw
 from ..distributed import mean_over_ranks, world_size
 from ..errors import BoxlossError
-from ..yolo import PretrainedBackbone, Truths, YoloTerms
+from ..yolo import Truths, YoloTerms
 from .checkpoint import NAME, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
-from .features import CachedFeatures
+from .features import CachedFeatures, cached_features
 from .folder import add_metrics, keep_annotations, locked, open_folder
 from .gain import coordinate_gradient, matching_gain, multiply
 from .predict import predict
@@ -244,22 +244,9 @@ class Trainer:
 
     def _cache(self) -> dict[str, CachedFeatures]:
         """The first process computes; the others wait and read."""
-        backbone = self.model.backbone
-        assert isinstance(backbone, PretrainedBackbone)
         if self.rank:
             self._barrier()
-        parts = {"train": (self.data.train, self.config.augment.flip > 0), "val": (self.data.val, False)}
-        found = {
-            name: CachedFeatures(
-                images,
-                backbone,
-                cache_folder(),
-                mirrored=mirrored,
-                device=self.device,
-                progress=self.report.progress(f"features, {name}"),
-            )
-            for name, (images, mirrored) in parts.items()
-        }
+        found = cached_features(self.config, self.data, self.model, self.device, self.report.progress)
         if not self.rank:
             self._barrier()
         return found
