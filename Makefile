@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test test-slow lint demo bench readme clean
+.PHONY: test test-slow lint demo bench readme kernels clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto
@@ -26,10 +26,14 @@ bench: .venv/installed
 readme: .venv/installed
 	$(BIN)/python tools/readme_table.py
 
-.venv/installed: pyproject.toml
+# Rewrites the C of the kernels from the formulas; a test compares it.
+kernels: .venv/installed
+	$(BIN)/python tools/make_kernels.py
+
+.venv/installed: pyproject.toml setup.py $(wildcard boxloss/kernels/native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist boxloss/kernels/_compiled.* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

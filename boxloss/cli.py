@@ -192,10 +192,18 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     print(json.dumps(figures, indent=2) if chosen.json else training.figures_text(figures))
 
 
+def doctor_command(arguments: Sequence[str]) -> None:
+    from . import doctor
+
+    argparse.ArgumentParser(prog="boxloss doctor", description=COMMANDS["doctor"][1]).parse_args(arguments)
+    print(doctor.report())
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "losses": (losses_command, "the table of every loss"),
     "train": (train_command, "train the detector with a loss, on COCO-format data"),
     "compare": (compare_command, "train with several losses and seeds, and say what can be concluded"),
+    "doctor": (doctor_command, "what is installed, and what computes each loss"),
     "evaluate": (evaluate_command, "COCO's figures of a run, or of any detections"),
 }
 

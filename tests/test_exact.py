@@ -22,7 +22,8 @@ def test_values(kind, dtype):
 @pytest.mark.parametrize("dtype", DIFFERENTIABLE, ids=str)
 @pytest.mark.parametrize("kind", pairs.KINDS)
 def test_gradients(kind, dtype):
-    checks.check_gradients(boxloss, kind, dtype, 200)
+    # Halves are raised to float32, whose gradients are checked; what is left is a rounding.
+    checks.check_gradients(boxloss, kind, dtype, 200 if dtype.itemsize > 2 else 50)
 
 
 @pytest.mark.slow

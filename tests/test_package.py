@@ -23,12 +23,13 @@ SOURCE = ROOT / "boxloss"
 # A module may import what stands on its own line or below, of the package; and these third parties.
 LAYERS = [
     {"_version", "boxes", "distributed", "errors", "extras", "files", "geometry"},
+    {"kernels"},
     {"losses"},
     {"modules"},
     {"yolo"},
     {"data", "plots"},
     {"training"},
-    {"study"},
+    {"study", "doctor"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -14,11 +14,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from .. import kernels
 from ..boxes import as_pair
 from ..errors import nearest
 from ..geometry import BoxPair
+from ..kernels import Kernel
+from ._fused import fused
 from ._parameters import Parameter
 from ._reduce import check_reduction, reduce_pairs
 
@@ -106,6 +110,20 @@ class Loss:
             if parameter.required and name not in given:
                 raise TypeError(f"{self.name}: parameter {name!r} is required: {parameter.accepts}")
 
+    def of_boxes(self, parameters: Mapping[str, Any], pred: Tensor, target: Tensor) -> Tensor:
+        """The formula's value of each pair of boxes of one dtype."""
+        return self.values(BoxPair(pred, target), parameters)
+
+    def kernel(self, parameters: Mapping[str, Any], pred: Tensor, target: Tensor, *others: Any) -> Kernel | None:
+        """What can stand in for the formula; ``others`` are tensors, perhaps, whose gradient it does not give."""
+        tensors = [other for other in others if isinstance(other, Tensor)]
+        if pred.numel() == 0 or target.numel() == 0 or any(other.requires_grad for other in tensors):
+            return None
+        if kernels.why_not(pred, target, *tensors):
+            return None
+        found = kernels.find(self.name, parameters, pred.dtype)
+        return found if isinstance(found, Kernel) else None
+
     def values(self, pair: BoxPair, parameters: Mapping[str, Any]) -> Tensor:
         """The formula's value of each pair."""
         value = self.formula(pair, **parameters)
@@ -169,8 +187,13 @@ def define(
         ) -> Tensor:
             loss.check_parameters(parameters)
             check_reduction(reduction, avg_factor)
-            pair = BoxPair(*as_pair(pred, target))
-            return reduce_pairs(loss.values(pair, parameters), reduction, weight, avg_factor)
+            pred, target = as_pair(pred, target)
+            if not torch.compiler.is_compiling():
+                kernel = loss.kernel(parameters, pred, target, weight, avg_factor)
+                if kernel is not None:
+                    formula = functools.partial(loss.of_boxes, parameters)
+                    return fused(kernel, formula, pred, target, reduction, weight, avg_factor)
+            return reduce_pairs(loss.of_boxes(parameters, pred, target), reduction, weight, avg_factor)
 
         hints = typing.get_type_hints(function) | typing.get_type_hints(formula, include_extras=True)
         functools.update_wrapper(function, formula, assigned=("__module__", "__name__", "__qualname__"))
@@ -192,6 +215,7 @@ def define(
             parameters=_own_parameters(formula),
         )
         LOSSES[loss.name] = loss
+        kernels.offer(loss.name, formula)
         return function
 
     return decorate

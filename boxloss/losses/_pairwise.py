@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..boxes import check_boxes, in_one_dtype
+from ..kernels import Kernel
 from ._define import LOSSES, LossFunction, check_own, find_loss
 
 TILE = 1 << 16
@@ -21,9 +23,9 @@ _Tile = tuple[slice, slice, slice]
 def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) -> Tensor:
     """The loss of every box of ``a`` with every box of ``b``.
 
-    It costs the output and a bounded scratch, some 60 MB: the matrix is computed in tiles, and the backward pass
-    computes each tile anew. Under a compiler, function transforms, forward mode and ``create_graph=True``, and of a
-    function that is not in `LOSSES`, it is computed whole.
+    By a kernel it costs the output alone. By the formula it costs the output and a bounded scratch, some 60 MB: the
+    matrix is computed in tiles. Either way the backward pass computes it anew. Under a compiler, function transforms,
+    forward mode and ``create_graph=True``, and of a function that is not in `LOSSES`, it is computed whole.
 
     Args:
         loss: a name, such as ``"giou"``, or a loss function, such as `giou_loss`.
@@ -57,14 +59,26 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) 
         )
     a, b = in_one_dtype(a, b)
     formula = functools.partial(function, **parameters)
+    kernel = None if torch.compiler.is_compiling() else _kernel(function, parameters, a, b)
     small = a.shape[:-1].numel() * b.shape[-2] <= TILE
-    if torch.compiler.is_compiling() or small or _needs_whole(function, a, b):
+    if kernel is None and (torch.compiler.is_compiling() or small or _needs_whole(function, a, b)):
         return _every_pair(formula, a, b)
     leading = [q if p == 1 else p for p, q in zip(a.shape[:-2], b.shape[:-2], strict=True)]
     flat_a = a.expand(*leading, *a.shape[-2:]).reshape(-1, *a.shape[-2:])
     flat_b = b.expand(*leading, *b.shape[-2:]).reshape(-1, *b.shape[-2:])
-    matrix: Tensor = _Tiled.apply(formula, flat_a, flat_b)
+    matrix: Tensor = (
+        _ByKernel.apply(kernel, formula, flat_a, flat_b) if kernel else _Tiled.apply(formula, flat_a, flat_b)
+    )
     return matrix.reshape(*leading, *matrix.shape[-2:])
+
+
+def _kernel(function: Any, parameters: dict[str, Any], a: Tensor, b: Tensor) -> Kernel | None:
+    """The kernel of a loss function, if it has one that can be used here."""
+    for loss in LOSSES.values():
+        if function is loss.function:
+            loss.check_parameters(parameters)
+            return loss.kernel(parameters, a, b)
+    return None
 
 
 def _needs_whole(function: Any, a: Tensor, b: Tensor) -> bool:
@@ -127,6 +141,41 @@ class _Tiled(torch.autograd.Function):
             if grad_b is not None and part_b is not None:
                 grad_b[i, k] += part_b
         return None, grad_a, grad_b
+
+
+class _ByKernel(torch.autograd.Function):
+    """The same by a kernel, which has no scratch."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Kernel, formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+        ctx.kernel, ctx.formula = kernel, formula
+        ctx.save_for_backward(*(boxes.clone() if boxes.is_inference() else boxes for boxes in (a, b)))
+        matrix = a.new_empty(a.shape[0], a.shape[1], b.shape[1])
+        for values, of_a, of_b in zip(matrix, a.detach().contiguous(), b.detach().contiguous(), strict=True):
+            kernel.library.pairs(kernel.place, kernel.numbers, of_a, of_b, values=values)
+        return matrix
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        _, _, needs_a, needs_b = ctx.needs_input_grad
+        again = torch.is_grad_enabled()  # create_graph=True
+        if again or torch._C._functorch.is_legacy_batchedtensor(grad):  # or is_grads_batched=True
+            with torch.enable_grad(), kernels.disabled():
+                matrix = _every_pair(ctx.formula, a, b)
+            return None, None, *_gradients(matrix, a, b, grad, create_graph=again)
+        kernel: Kernel = ctx.kernel
+        sums_a = torch.zeros(*a.shape, dtype=torch.float64)
+        sums_b = torch.zeros(b.shape[0], 4, b.shape[1], dtype=torch.float64) if needs_b else None
+        for k, (upstream, of_a, of_b) in enumerate(zip(grad.contiguous(), a.contiguous(), b.contiguous(), strict=True)):
+            gradients = (sums_a[k], None if sums_b is None else sums_b[k])
+            kernel.library.pairs(kernel.place, kernel.numbers, of_a, of_b, upstream=upstream, gradients=gradients)
+        return (
+            None,
+            None,
+            sums_a.to(a.dtype) if needs_a else None,
+            None if sums_b is None else sums_b.mT.to(b.dtype).contiguous(),
+        )
 
 
 def _gradients(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ._parameters import is_finite, is_number
@@ -21,28 +22,44 @@ def reduce_pairs(
 ) -> Tensor:
     """One value per pair → weighted values, their sum, or their sum over the number of pairs or ``avg_factor``."""
     if weight is not None:
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
-        if weight.is_complex():
-            raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
-        if weight.shape != value.shape:
-            raise ValueError(
-                f"weight: expected one number per pair, shape {tuple(value.shape)}, got {tuple(weight.shape)}"
-            )
-        value = value * weight.to(value.dtype)
+        value = value * as_weight(weight, value.shape, value.dtype)
     if reduction == "none":
         return value
-    total = value.sum()
+    return value.sum() / divisor(reduction, value.numel(), value.dtype, avg_factor)
+
+
+def as_weight(weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """The weights of pairs of a shape.
+
+    Raises:
+        TypeError: no tensor of real numbers.
+        ValueError: of another shape.
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
+    if weight.is_complex():
+        raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
+    if weight.shape != shape:
+        raise ValueError(f"weight: expected one number per pair, shape {tuple(shape)}, got {tuple(weight.shape)}")
+    return weight.to(dtype)
+
+
+def divisor(reduction: str, count: int, dtype: torch.dtype, avg_factor: float | Tensor | None) -> float | Tensor:
+    """What a sum over pairs is divided by.
+
+    Raises:
+        ValueError: an ``avg_factor`` that nothing can be divided by.
+    """
     if isinstance(avg_factor, Tensor):
         if avg_factor.ndim > 0 or avg_factor.is_complex():
             found = f"a tensor {tuple(avg_factor.shape)} of {avg_factor.dtype}"
             raise ValueError(f"avg_factor: expected a number or a real tensor (), got {found}")
-        avg_factor = avg_factor.to(total.dtype)
+        avg_factor = avg_factor.to(dtype)
     elif avg_factor is not None:
         if not is_number(avg_factor):
             raise TypeError(f"avg_factor: expected a number or a real tensor (), got {avg_factor!r}")
-        if not is_finite(avg_factor) or avg_factor < 0 or (avg_factor == 0 and value.numel() > 0):
+        if not is_finite(avg_factor) or avg_factor < 0 or (avg_factor == 0 and count > 0):
             raise ValueError(f"avg_factor: expected a finite number > 0, got {avg_factor!r}")
-    if reduction == "sum" or value.numel() == 0:  # the sum of no pairs is 0 with a graph
-        return total
-    return total / (value.numel() if avg_factor is None else avg_factor)
+    if reduction == "sum" or count == 0:  # the sum of no pairs is 0 with a graph
+        return 1.0
+    return count if avg_factor is None else avg_factor

@@ -1,0 +1,155 @@
+"""Compiled kernels: which of them stands in for which formula, and why not.
+
+A kernel is made from a loss's formula (``trace``, ``c``) and compiled when the package is installed, if a C compiler is
+there. It computes the value of each pair, and its gradient, in one pass over memory. Everything works without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import catalog
+from .native import Library, library
+
+__all__ = ["Kernel", "disabled", "explain", "find", "library", "offer", "why_not"]
+
+
+class Kernel(NamedTuple):
+    """A kernel, and the numbers that stand in for a formula's parameters."""
+
+    name: str
+    library: Library
+    place: int
+    numbers: Any
+
+
+class _Formula(NamedTuple):
+    formula: Callable[..., Tensor]
+    defaults: dict[str, Any]
+
+
+_FORMULAS: dict[str, _Formula] = {}
+_here = threading.local()
+_OFF = os.environ.get("BOXLOSS_KERNELS") == "off"
+
+
+def offer(name: str, formula: Callable[..., Tensor]) -> None:
+    """Make a loss's formula known, of a `BoxPair` and keywords of its own."""
+    _FORMULAS[name] = _Formula(formula, dict(formula.__kwdefaults__ or {}))
+    _find.cache_clear()
+
+
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """No kernels in this thread: the formulas run. For all of a process: the environment's ``BOXLOSS_KERNELS=off``.
+
+    >>> with disabled():
+    ...     print(why_not(torch.zeros(4), torch.zeros(4)))
+    they are disabled
+    """
+    before = getattr(_here, "disabled", False)
+    _here.disabled = True
+    try:
+        yield
+    finally:
+        _here.disabled = before
+
+
+def why_not(*boxes: Tensor) -> str:
+    """Why no kernel can be used for these tensors, here and now; nothing if one can."""
+    if _OFF or getattr(_here, "disabled", False):
+        return "they are disabled"
+    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
+        return "a function transform or another mode looks at each operation"
+    if torch.autograd.forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None:
+        return "forward mode or tracing looks at each operation"
+    for tensor in boxes:
+        if tensor.device.type != "cpu":
+            return f"a tensor is on {tensor.device}; they compute on the CPU"
+        if type(tensor) not in (Tensor, torch.nn.Parameter):
+            return f"a tensor is a {type(tensor).__name__}, which may want to see each operation"
+    return ""
+
+
+def find(name: str, parameters: Mapping[str, Any], dtype: torch.dtype) -> Kernel | str:
+    """The kernel of a loss with parameters of its own, or why there is none.
+
+    For numbers other than the defaults the formula is traced, once for each: only that tells what it makes of them.
+    """
+    try:
+        return _find(name, tuple(parameters.items()), dtype)
+    except TypeError:  # a value that can't be a key
+        return "a parameter is no plain value"
+
+
+@functools.lru_cache(maxsize=4096)
+def _find(name: str, parameters: tuple[tuple[str, Any], ...], dtype: torch.dtype) -> Kernel | str:
+    compiled = library()
+    if isinstance(compiled, str):
+        return compiled
+    formula, defaults = _FORMULAS[name]
+    given = {**defaults, **dict(parameters)}
+    ours = formula.__module__.partition(".")[0] == __name__.partition(".")[0]
+    for entry in _entries() if ours else ():
+        if entry.loss == name and all(given[key] == value for key, value in entry.choices.items()):
+            break
+    else:
+        return f"none was made of {name} as it is here"
+    if entry.name not in compiled.kernels:
+        return f"{compiled.path} lacks {entry.name}: it is of another version; install boxloss again"
+    numbers = _numbers(entry, formula, given, dtype)
+    if isinstance(numbers, str):
+        return numbers
+    array = (ctypes.c_double * max(len(numbers), 1))(*numbers)
+    return Kernel(entry.name, compiled, compiled.kernels[entry.name], array)
+
+
+@functools.cache
+def _entries() -> list[catalog.Entry]:
+    return catalog.read()
+
+
+def _numbers(
+    entry: catalog.Entry, formula: Callable[..., Tensor], given: Mapping[str, Any], dtype: torch.dtype
+) -> list[float] | str:
+    (key,) = (key for key, value in catalog.DTYPES.items() if value == dtype)
+    if all(given[name] == default for name, default in entry.defaults.items()):
+        return entry.numbers[key]
+    from .trace import NoRuleError, trace  # it takes a while to import, and few need it
+
+    try:
+        program = trace(formula, given, dtype)
+    except (NoRuleError, ValueError):  # the formula itself may refuse the value
+        return f"{entry.loss} cannot be traced at {dict(given)}"
+    if catalog.digest(program, entry.arguments) != entry.digests[key]:
+        return f"{entry.loss} computes in another way at {dict(given)}"
+    return catalog.numbers_of(program, entry.arguments)
+
+
+def explain(loss: str, pred: Tensor, target: Tensor, **parameters: Any) -> str:
+    """What computes a loss of these boxes: a kernel, or the formula, and why.
+
+    Args:
+        loss: a name, such as ``"giou"``.
+        pred: boxes as the loss takes them.
+        target: boxes that pair up with them.
+        parameters: the loss's own.
+    """
+    if loss not in _FORMULAS:
+        raise ValueError(f"no loss named {loss!r}; known: {', '.join(_FORMULAS)}")
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    dtype = dtype if dtype == torch.float64 or dtype.is_floating_point else torch.float64
+    found = why_not(pred, target) or find(loss, parameters, torch.float32 if dtype.itemsize < 4 else dtype)
+    if isinstance(found, Kernel):
+        instructions = found.library.instructions[found.library.used]
+        return f"{loss}: kernel {found.name}, {instructions}, {torch.get_num_threads()} threads"
+    return f"{loss}: formula; no kernel, as {found}"

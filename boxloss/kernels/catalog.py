@@ -1,0 +1,116 @@
+"""Which kernels there are: each loss with each choice of its names and truth values; its numbers are arguments.
+
+``make kernels`` writes what is found here into ``catalog.json`` and into C.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+if typing.TYPE_CHECKING:
+    from .trace import Place, Program
+
+FILE = Path(__file__).parent / "catalog.json"
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+OTHER = 1.25
+"""Times a number's default: another number, by which a program's arguments are told from its constants."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kernel."""
+
+    name: str
+    loss: str
+    choices: dict[str, Any]
+    """The parameters that it has compiled in."""
+    defaults: dict[str, float]
+    """The numbers that it takes, and their defaults."""
+    arguments: list[Place]
+    """The constants of its program that depend on them."""
+    numbers: dict[str, list[float]]
+    """What these are at the defaults, by dtype."""
+    digests: dict[str, str]
+    """Of its program without them, by dtype."""
+
+
+def read() -> list[Entry]:
+    entries = [Entry(**entry) for entry in json.loads(FILE.read_bytes())]
+    for entry in entries:
+        entry.arguments[:] = [(step, place) for step, place in entry.arguments]
+    return entries
+
+
+def text(entries: list[Entry]) -> str:
+    return "[\n" + ",\n".join(json.dumps(asdict(entry)) for entry in entries) + "\n]\n"
+
+
+def numbers_of(program: Program, arguments: list[Place]) -> list[float]:
+    constants = dict(program.constants())
+    return [constants[place] for place in arguments]
+
+
+def digest(program: Program, arguments: list[Place]) -> str:
+    """The same for programs that differ in these constants only."""
+    return hashlib.sha256(repr(program.without(arguments)).encode()).hexdigest()[:16]
+
+
+def entries(losses: Mapping[str, Any]) -> Iterator[tuple[Entry, tuple[Program, Program]]]:
+    """Every kernel, and its program in float32 and float64.
+
+    Args:
+        losses: those of the package, by name: what has a ``formula``, and ``parameters`` with ``kind`` and ``default``.
+    """
+    for name, loss in losses.items():
+        fixed = {key: _values(parameter.kind) for key, parameter in loss.parameters.items()}
+        numbers = {key: float(loss.parameters[key].default) for key, values in fixed.items() if not values}
+        fixed = {key: values for key, values in fixed.items() if values}
+        for chosen in itertools.product(*fixed.values()):
+            yield _entry(name, loss, dict(zip(fixed, chosen, strict=True)), numbers)
+
+
+def _values(kind: Any) -> tuple[Any, ...]:
+    """What a parameter can be; nothing if it is a number."""
+    if kind is bool:
+        return (False, True)
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def _entry(
+    name: str, loss: Any, choices: dict[str, Any], defaults: dict[str, float]
+) -> tuple[Entry, tuple[Program, Program]]:
+    narrow, wide = (_program(loss.formula, {**choices, **defaults}, dtype) for dtype in DTYPES.values())
+    changed = {key: value * OTHER for key, value in defaults.items()}
+    other = _program(loss.formula, {**choices, **changed}, torch.float32)
+    constants = dict(other.constants())
+    arguments = [place for place, value in narrow.constants() if constants[place] != value]
+    if digest(other, arguments) != digest(narrow, arguments):
+        raise ValueError(
+            f"{name}: its program at {changed} is another than at {defaults}; expected other constants only"
+        )
+    unusual = [f"_{key}_{value}" for key, value in choices.items() if value != loss.parameters[key].default]
+    entry = Entry(
+        name=name + "".join(unusual).lower(),
+        loss=name,
+        choices=choices,
+        defaults=defaults,
+        arguments=arguments,
+        numbers={"float32": numbers_of(narrow, arguments), "float64": numbers_of(wide, arguments)},
+        digests={"float32": digest(narrow, arguments), "float64": digest(wide, arguments)},
+    )
+    return entry, (narrow, wide)
+
+
+def _program(formula: Callable[..., Any], parameters: dict[str, Any], dtype: torch.dtype) -> Program:
+    from .trace import trace  # it takes a while to import, and only making kernels needs it
+
+    return trace(formula, parameters, dtype)

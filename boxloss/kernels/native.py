@@ -1,0 +1,156 @@
+"""The compiled kernels: found, loaded and called, through ctypes. Nothing here knows a formula."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STEM = "_compiled"
+"""The library's file name, without its ending."""
+
+
+class Rows(ctypes.Structure):
+    """``struct rows`` of native/kernels.c."""
+
+    _fields_ = (
+        ("count", c_int64),
+        ("pred", c_void_p),
+        ("target", c_void_p),
+        ("pred_stride", c_int64),
+        ("target_stride", c_int64),
+        ("weight", c_void_p),
+        ("factor", c_double),
+        ("numbers", POINTER(c_double)),
+        ("values", c_void_p),
+        ("pred_gradient", c_void_p),
+        ("target_gradient", c_void_p),
+        ("sum", POINTER(c_double)),
+    )
+
+
+class Pairs(ctypes.Structure):
+    """``struct pairs`` of native/kernels.c."""
+
+    _fields_ = (
+        ("rows", c_int64),
+        ("columns", c_int64),
+        ("a", c_void_p),
+        ("b", c_void_p),
+        ("numbers", POINTER(c_double)),
+        ("values", c_void_p),
+        ("upstream", c_void_p),
+        ("a_gradient", c_void_p),
+        ("b_gradient", c_void_p),
+        ("b_columns", c_void_p),
+    )
+
+
+class Library:
+    """A shared library made from native/kernels.c.
+
+    Args:
+        path: its file.
+
+    Raises:
+        OSError: it can't be loaded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        c = ctypes.CDLL(str(path))
+        c.boxloss_kernel.restype = c.boxloss_instructions.restype = c_char_p
+        c.boxloss_rows.argtypes = (c_int, c_int, c_int, c_int, POINTER(Rows))
+        c.boxloss_rows.restype = None
+        c.boxloss_pairs.argtypes = (c_int, c_int, c_int, c_int, POINTER(Pairs))
+        self._c: Any = c
+        self.path = path
+        self.kernels = {name: k for k, name in enumerate(_names(c.boxloss_kernel))}
+        self.instructions = _names(c.boxloss_instructions)
+        """The instruction sets that it has and this machine too, the best first."""
+        self.used = 0
+        """The place of the one that is used."""
+
+    def rows(
+        self,
+        kernel: int,
+        numbers: Any,
+        pred: Tensor,
+        target: Tensor,
+        count: int,
+        strides: tuple[int, int],
+        *,
+        weight: Tensor | None = None,
+        factor: float = 1.0,
+        values: Tensor | None = None,
+        gradients: tuple[Tensor | None, Tensor | None] = (None, None),
+        sum: bool = False,
+    ) -> float:
+        """Pairs row by row; the sum of the weighted values, if it is wanted."""
+        total = c_double()
+        job = Rows(
+            count,
+            pred.data_ptr(),
+            target.data_ptr(),
+            *strides,
+            None if weight is None else weight.data_ptr(),
+            factor,
+            numbers,
+            None if values is None else values.data_ptr(),
+            *(None if gradient is None else gradient.data_ptr() for gradient in gradients),
+            ctypes.pointer(total) if sum else None,
+        )
+        wide = pred.dtype == torch.float64
+        self._c.boxloss_rows(kernel, wide, self.used, torch.get_num_threads(), byref(job))
+        return total.value
+
+    def pairs(
+        self,
+        kernel: int,
+        numbers: Any,
+        a: Tensor,
+        b: Tensor,
+        *,
+        values: Tensor | None = None,
+        upstream: Tensor | None = None,
+        gradients: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        """Every row of ``a`` ``(N, 4)`` with every row of ``b`` ``(M, 4)``, all contiguous."""
+        job = Pairs(
+            len(a),
+            len(b),
+            a.data_ptr(),
+            b.data_ptr(),
+            numbers,
+            None if values is None else values.data_ptr(),
+            None if upstream is None else upstream.data_ptr(),
+            *(None if gradient is None else gradient.data_ptr() for gradient in gradients),
+            None,
+        )
+        wide = a.dtype == torch.float64
+        if self._c.boxloss_pairs(kernel, wide, self.used, torch.get_num_threads(), byref(job)):
+            raise MemoryError(f"no memory for {len(b)} columns")
+
+
+def _names(of: Any) -> list[str]:
+    found: list[str] = []
+    while name := of(len(found)):
+        found.append(name.decode())
+    return found
+
+
+@functools.cache
+def library() -> Library | str:
+    """The library that was built when the package was installed, or why there is none."""
+    here = Path(__file__).parent
+    files = sorted(here.glob(STEM + ".*"))
+    if not files:
+        return "they were not compiled when boxloss was installed: no C compiler, or one that failed"
+    try:
+        return Library(files[0])
+    except (OSError, AttributeError) as error:
+        return f"{files[0]} can't be loaded: {error}"

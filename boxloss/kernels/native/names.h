@@ -1,0 +1,27 @@
+/* Made by `make kernels` from the formulas in boxloss/losses. */
+
+#define KERNELS(X) \
+  X(l1) \
+  X(l2) \
+  X(smooth_l1) \
+  X(iou) \
+  X(log_iou) \
+  X(squared_iou) \
+  X(giou) \
+  X(diou) \
+  X(ciou) \
+  X(ciou_aspect_gradient_unit) \
+  X(ciou_differentiate_alpha_true) \
+  X(ciou_differentiate_alpha_true_aspect_gradient_unit) \
+  X(ciou_gated_true) \
+  X(ciou_gated_true_aspect_gradient_unit) \
+  X(ciou_gated_true_differentiate_alpha_true) \
+  X(ciou_gated_true_differentiate_alpha_true_aspect_gradient_unit) \
+  X(eiou) \
+  X(cdiou) \
+  X(cdiou_base_log_iou) \
+  X(cdiou_base_giou) \
+  X(cdiou_base_diou) \
+  X(cdiou_base_ciou) \
+  X(focal_eiou_detach_weight_false) \
+  X(focal_eiou)

@@ -1,0 +1,42 @@
+/* The operations of generated.h on numbers of type R. Included once for each instruction set and each R. */
+
+/* Those of whole numbers and truth values have no name here: they are C's own. */
+
+INLINE W OP(bits_of_float)(R x) { W w; memcpy(&w, &x, sizeof w); return w; }
+INLINE R OP(float_of_bits)(W w) { R x; memcpy(&x, &w, sizeof x); return x; }
+
+/* As torch's: NaN where either is NaN. */
+INLINE R OP(maximum)(R a, R b) { return a > b || a != a ? a : b; }
+INLINE R OP(minimum)(R a, R b) { return a < b || a != a ? a : b; }
+INLINE W OP(whole_maximum)(W a, W b) { return a > b ? a : b; }
+INLINE W OP(whole_minimum)(W a, W b) { return a < b ? a : b; }
+
+INLINE R OP(sgn)(R x) { return (R)(x > 0) - (R)(x < 0); }
+INLINE R OP(relu)(R x) { return x < 0 ? 0 : x; }
+
+#if WIDE /* R is double */
+
+INLINE R OP(abs)(R x) { return fabs(x); }
+
+/* Within 2 units in the last place where the longer leg is between 2^-500 and 2^500, or both are 0. */
+INLINE R OP(hypot)(R x, R y) {
+  R scale = fabs(x) < 0x1p-400 && fabs(y) < 0x1p-400 ? 0x1p500 : 1.0;
+  x *= scale, y *= scale;
+  return sqrt(x * x + y * y) / scale;
+}
+
+INLINE R OP(log)(R x) { return log(x); }
+INLINE R OP(log1p)(R x) { return log1p(x); }
+INLINE R OP(pow)(R x, R y) { return pow(x, y); }
+INLINE R OP(atan2)(R y, R x) { return ISA_NAME(atan2)(y, x); }
+
+#else /* R is float: in double, so that the result is nearly the rounded exact one */
+
+INLINE R OP(abs)(R x) { return fabsf(x); }
+INLINE R OP(hypot)(R x, R y) { return (R)sqrt((double)x * x + (double)y * y); }
+INLINE R OP(log)(R x) { return (R)ISA_NAME(log)(x); }
+INLINE R OP(log1p)(R x) { return (R)ISA_NAME(log1p)(x); }
+INLINE R OP(pow)(R x, R y) { return (R)ISA_NAME(pow)(x, y); }
+INLINE R OP(atan2)(R y, R x) { return (R)ISA_NAME(atan2)(y, x); }
+
+#endif

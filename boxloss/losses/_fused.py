@@ -1,0 +1,146 @@
+"""A loss by its kernel: value, gradient and reduction in one pass, where it can stand in for the formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import kernels
+from ._reduce import as_weight, divisor, reduce_pairs
+
+Formula = Callable[[Tensor, Tensor], Tensor]
+"""One value per pair of boxes."""
+
+
+def fused(
+    kernel: kernels.Kernel,
+    formula: Formula,
+    pred: Tensor,
+    target: Tensor,
+    reduction: str,
+    weight: Tensor | None,
+    avg_factor: float | Tensor | None,
+) -> Tensor:
+    """What `reduce_pairs` makes of the formula's values, by its kernel.
+
+    Args:
+        kernel: of the formula.
+        formula: for what a kernel can't do, such as a gradient that is itself differentiated.
+        pred: boxes, float32 or float64.
+        target: boxes that pair up with them, of the same dtype.
+        reduction: and the other two, as of a loss function.
+        weight: without gradient.
+        avg_factor: without gradient.
+    """
+    shape = torch.broadcast_shapes(pred.shape[:-1], target.shape[:-1])  # type: ignore[no-untyped-call]
+    weights = None if weight is None else as_weight(weight, shape, pred.dtype).contiguous()
+    by = divisor(reduction, shape.numel(), pred.dtype, avg_factor)
+    call = _Call(kernel, formula, shape, reduction, weights, float(by))
+    if torch.is_grad_enabled() and (pred.requires_grad or target.requires_grad):
+        result: Tensor = _Fused.apply(call, pred, target)
+        return result
+    return _forward(call, pred, target, (None, None))
+
+
+class _Call(NamedTuple):
+    """All that is asked for besides the boxes."""
+
+    kernel: kernels.Kernel
+    formula: Formula
+    shape: torch.Size
+    reduction: str
+    weight: Tensor | None
+    by: float
+
+    def run(self, pred: Tensor, target: Tensor, **wanted: Any) -> float:
+        rows_pred, pred_stride = _rows(pred, self.shape)
+        rows_target, target_stride = _rows(target, self.shape)
+        kernel = self.kernel
+        return kernel.library.rows(
+            kernel.place,
+            kernel.numbers,
+            rows_pred,
+            rows_target,
+            self.shape.numel(),
+            (pred_stride, target_stride),
+            **wanted,
+        )
+
+    def again(self, pred: Tensor, target: Tensor) -> Tensor:
+        """By the formula."""
+        value = reduce_pairs(self.formula(pred, target), "none" if self.reduction == "none" else "sum", self.weight)
+        return value / self.by if self.reduction == "mean" else value
+
+
+def _forward(call: _Call, pred: Tensor, target: Tensor, gradients: tuple[Tensor | None, Tensor | None]) -> Tensor:
+    if call.reduction == "none":
+        values = pred.new_empty(call.shape)
+        call.run(pred, target, weight=call.weight, values=values)
+        return values
+    total = call.run(pred, target, weight=call.weight, factor=1.0 / call.by, gradients=gradients, sum=True)
+    return torch.tensor(total / call.by, dtype=pred.dtype)
+
+
+class _Fused(torch.autograd.Function):
+    """A reduced loss computes its gradient with its value, and multiplies it in the backward pass, if by anything.
+
+    Of single values the gradient is computed when it is known what each is multiplied by.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, pred: Tensor, target: Tensor) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(*(boxes.clone() if boxes.is_inference() else boxes for boxes in (pred, target)))
+        ctx.gradients = None
+        if call.reduction == "none":
+            return _forward(call, pred, target, (None, None))
+        ctx.gradients = _empty(call, pred, ctx.needs_input_grad[1:])
+        return _forward(call, pred, target, ctx.gradients)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        call: _Call = ctx.call
+        pred, target = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # create_graph=True
+        if again or torch._C._functorch.is_legacy_batchedtensor(grad):  # or is_grads_batched=True
+            with torch.enable_grad():
+                value = call.again(pred, target)
+            wanted = [boxes for boxes, needed in zip((pred, target), ctx.needs_input_grad[1:], strict=True) if needed]
+            found = iter(torch.autograd.grad(value, wanted, grad, create_graph=again))
+            return None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:])  # type: ignore[return-value]
+        # They are handed over once: autograd would have to copy what is kept here.
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            gradients = _empty(call, pred, ctx.needs_input_grad[1:])
+            factor = grad if call.weight is None else grad * call.weight
+            if call.reduction == "none":
+                call.run(pred, target, weight=factor.contiguous(), gradients=gradients)
+            else:
+                call.run(pred, target, weight=call.weight, factor=grad.item() / call.by, gradients=gradients)
+        elif grad.item() != 1.0:
+            gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in gradients)
+        return None, *(
+            None if gradient is None else gradient.sum_to_size(boxes.shape)
+            for gradient, boxes in zip(gradients, (pred, target), strict=True)
+        )  # type: ignore[return-value]
+
+
+def _empty(call: _Call, like: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
+    of_pred, of_target = (like.new_empty(*call.shape, 4) if wanted else None for wanted in needed)
+    return of_pred, of_target
+
+
+def _rows(boxes: Tensor, shape: torch.Size) -> tuple[Tensor, int]:
+    """Boxes of pairs of a shape, and how far apart they lie, in numbers; their coordinates lie side by side."""
+    boxes = boxes.detach()
+    if boxes.shape[:-1] == shape:
+        if boxes.is_contiguous():
+            return boxes, 4
+        if boxes.ndim == 2 and boxes.stride(1) == 1:
+            return boxes, boxes.stride(0)
+    elif boxes.numel() == 4:  # one for all
+        return boxes.contiguous(), 0
+    return boxes.expand(*shape, 4).contiguous(), 4

@@ -1,0 +1,445 @@
+"""Kernels: they give what their formulas give, bit for bit where no function is rounded; and where they stand back."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import checks
+import pairs
+import pytest
+import torch
+from variants import VARIANTS, label
+
+import boxloss
+from boxloss import LOSSES, BoxLoss, kernels, pairwise
+from boxloss.kernels import catalog, trace
+
+ROOT = Path(__file__).parent.parent
+ENTRIES = catalog.read()
+ROUNDED = {"log_iou", "ciou", "cdiou", "focal_eiou"}
+"""Losses with a function that torch and the kernel round each in its own way: atan, log, pow or a length."""
+TWO = (torch.float32, torch.float64)
+
+compiled = kernels.library()
+needs_library = pytest.mark.skipif(isinstance(compiled, str), reason=f"no kernels: {compiled}")
+
+
+@pytest.fixture(params=range(3), ids=["best", "second", "third"])
+def instructions(request):
+    """Each instruction set that this machine has."""
+    if isinstance(compiled, str) or request.param >= len(compiled.instructions):
+        pytest.skip("not on this machine")
+    compiled.used = request.param
+    yield compiled.instructions[request.param]
+    compiled.used = 0
+
+
+def both(function, *tensors, upstream=None):
+    """Value and gradients by the kernel and by the formula."""
+    results = []
+    for way in (None, kernels.disabled):
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        if way:
+            with way():
+                results.append(_value_and_gradients(function, leaves, upstream))
+        else:
+            results.append(_value_and_gradients(function, leaves, upstream))
+    return results
+
+
+def _value_and_gradients(function, leaves, upstream):
+    value = function(*leaves)
+    grads = torch.autograd.grad(value, leaves, torch.ones_like(value) if upstream is None else upstream)
+    return value.detach(), *grads
+
+
+def assert_same(got, wanted, exactly, where, cancelled=0.0):
+    """Values bit for bit or within 2 ulp, gradients within 64 eps of the pair's largest component.
+
+    Or of ``cancelled``, (n, 1), where larger components have cancelled in its sum.
+    """
+    (value, *gradients), (expected, *slopes) = got, wanted
+    eps = torch.finfo(value.dtype).eps
+    assert torch.equal(value.isnan(), expected.isnan()), where
+    if exactly:
+        assert torch.equal(value.nan_to_num(7.0), expected.nan_to_num(7.0)), where
+    else:
+        ulp = expected.abs().clamp(min=torch.finfo(value.dtype).tiny) * eps
+        assert not ((value - expected).abs() > 2 * ulp).any(), where
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        assert torch.equal(gradient.isnan(), slope.isnan()), where
+        finite = slope.isfinite()
+        assert torch.equal(gradient[~finite].nan_to_num(7.0), slope[~finite].nan_to_num(7.0)), where
+        gradient, slope = gradient.masked_fill(~finite, 0.0), slope.masked_fill(~finite, 0.0)
+        bound = 64 * eps * torch.maximum(slope.abs().amax(-1, keepdim=True), torch.as_tensor(cancelled))
+        assert not ((gradient - slope).abs() > bound).any(), where
+
+
+def kind_of_boxes(kind, dtype):
+    if kind == "degenerate":
+        return checks.degenerate(dtype)
+    if kind == "not finite":
+        pred, target = pairs.draw("pixels", 300, dtype)
+        for row, bad in enumerate((float("nan"), float("inf"), -float("inf"))):
+            for column in range(4):
+                pred[8 * row + column, column] = bad
+                target[8 * row + 4 + column, column] = bad
+        return pred, target
+    return pairs.draw(kind, 300, dtype)
+
+
+# -- the same as the formula -----------------------------------------------------------------------------------------
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", TWO, ids=str)
+@pytest.mark.parametrize("kind", [*pairs.KINDS, "degenerate", "not finite"])
+def test_a_kernel_is_its_formula(kind, dtype, instructions):
+    """Each kernel, of every instruction set, on every kind of pairs."""
+    pred, target = kind_of_boxes(kind, dtype)
+    # The four corners of a box in the middle of another pull with 1/(4c) each, against one another.
+    hull = torch.maximum(pred, target)[:, 2:] - torch.minimum(pred, target)[:, :2]
+    corners = (0.25 / torch.linalg.vector_norm(hull, dim=1, keepdim=True)).nan_to_num(0.0, 0.0, 0.0)
+    corners = corners.masked_fill(pairs.ordinary(pred.double(), target.double())[:, None], 0.0)
+    for entry in ENTRIES:
+        function = LOSSES[entry.loss].function
+        got, wanted = both(lambda p, t: function(p, t, **entry.choices), pred, target)  # noqa: B023 – called at once
+        cancelled = corners if entry.loss == "cdiou" else torch.zeros_like(corners)
+        assert_same(got, wanted, entry.loss not in ROUNDED, f"{entry.name} {instructions}", cancelled)
+
+
+@needs_library
+def test_every_variant_has_a_kernel_or_a_reason():
+    found = {label(variant): kernels.find(*variant, torch.float32) for variant in VARIANTS}
+    without = {name: reason for name, reason in found.items() if isinstance(reason, str)}
+    assert without == {
+        "smooth_l1-beta=0.0": "smooth_l1 computes in another way at {'beta': 0.0}",
+        "log_iou-floor=0.75": "log_iou computes in another way at {'floor': 0.75}",
+    } | {name: reason for name, reason in without.items() if "gamma" in name or "penalty_weight" in name}
+    for variant in VARIANTS:
+        if isinstance(kernel := kernels.find(*variant, torch.float64), kernels.Kernel):
+            pred, target = pairs.draw("pixels", 200, torch.float64)
+            name, parameters = variant
+            got, wanted = both(lambda p, t: LOSSES[name].function(p, t, **parameters), pred, target)  # noqa: B023
+            assert_same(got, wanted, name not in ROUNDED, kernel.name)
+
+
+@needs_library
+@pytest.mark.parametrize(("name", "parameters"), [("smooth_l1", {"beta": 7.5}), ("focal_eiou", {"gamma": 1.7})])
+def test_numbers_are_arguments(name, parameters):
+    one, other = kernels.find(name, {}, torch.float32), kernels.find(name, parameters, torch.float32)
+    assert (one.name, one.place) == (other.name, other.place)
+    pred, target = pairs.draw("pixels", 300, torch.float32)
+    got, wanted = both(lambda p, t: LOSSES[name].function(p, t, **parameters), pred, target)
+    assert_same(got, wanted, name not in ROUNDED, name)
+    assert not torch.equal(got[0], LOSSES[name].function(pred, target))
+
+
+@needs_library
+@pytest.mark.parametrize("count", [*range(1, 68), 127, 128, 129, 1000])
+def test_any_number_of_pairs(count):
+    pred, target = pairs.draw("pixels", count, torch.float32)
+    for reduction in ("none", "sum"):
+        got, wanted = both(lambda p, t: boxloss.giou_loss(p, t, reduction=reduction), pred, target)  # noqa: B023
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
+
+
+LAYOUTS = {
+    "columns of a wider matrix": lambda b: torch.cat((b, b), 1)[:, :4],
+    "every other row": lambda b: b.repeat_interleave(2, 0)[::2],
+    "transposed": lambda b: b.T.contiguous().T,
+    "from the end": lambda b: b.flip(0).flip(0),
+    "one of them for all": lambda b: b[:1].expand(60, 4),
+    "one row": lambda b: b[:1],
+    "with more axes": lambda b: b.view(3, 4, 5, 4),
+    "axes exchanged": lambda b: b.view(4, 15, 4).transpose(0, 1),
+    "offset": lambda b: torch.cat((b[:1], b))[1:],
+    "integers": lambda b: b.long(),
+    "halves": lambda b: b.half(),
+}
+
+
+@needs_library
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout(layout):
+    pred, target = pairs.draw("pixels", 60, torch.float32)
+    change = LAYOUTS[layout]
+    if layout in ("with more axes", "axes exchanged"):
+        target = change(target)
+    for a, b in ((change(pred), target), (target, change(pred))):
+        with kernels.disabled():
+            wanted = boxloss.eiou_loss(a, b)
+        assert torch.equal(boxloss.eiou_loss(a, b), wanted)
+        if a.is_floating_point() and b.is_floating_point():
+            got, expected = both(boxloss.eiou_loss, a, b)
+            torch.testing.assert_close(got[1:], expected[1:], rtol=1e-5, atol=1e-6)
+
+
+@needs_library
+def test_shapes_that_broadcast():
+    pred, target = pairs.draw("pixels", 60, torch.float64)
+    a, b = pred.view(6, 1, 10, 4), target[:20].view(1, 2, 10, 4)
+    got, wanted = both(boxloss.diou_loss, a, b)
+    assert got[0].shape == (6, 2, 10)
+    assert [gradient.shape for gradient in got[1:]] == [a.shape, b.shape]
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-14)
+    assert boxloss.diou_loss(pred[0], target[0]).shape == ()
+
+
+@needs_library
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("reduction", "by"), [("none", None), ("sum", None), ("mean", None), ("mean", 7.5)])
+@pytest.mark.parametrize("upstream", [1.0, -0.25])
+def test_reductions(weighted, reduction, by, upstream):
+    pred, target = pairs.draw("pixels", 1000, torch.float32)
+    weight = torch.rand(1000, generator=torch.Generator().manual_seed(0)) - 0.2 if weighted else None
+    options = {"reduction": reduction, "weight": weight, "avg_factor": by}
+    shape = (1000,) if reduction == "none" else ()
+    seeds = torch.full(shape, upstream)
+    got, wanted = both(lambda p, t: boxloss.ciou_loss(p, t, **options), pred, target, upstream=seeds)
+    torch.testing.assert_close(got, wanted, rtol=2e-5, atol=1e-8)
+    if by:
+        tensor = boxloss.ciou_loss(pred, target, **options | {"avg_factor": torch.tensor(by)})
+        assert tensor == got[0]
+
+
+def test_a_sum_is_nearly_the_exact_one():
+    """Of a million values of about 1, in float32."""
+    pred, target = pairs.draw("pixels", 2**20, torch.float32)
+    values = boxloss.giou_loss(pred, target)
+    total = boxloss.giou_loss(pred, target, reduction="sum")
+    assert total == values.double().sum().float()
+
+
+@needs_library
+def test_a_million_pairs_on_two_threads():
+    pred, target = pairs.draw("pixels", 300_001, torch.float32)
+    one = both(lambda p, t: boxloss.ciou_loss(p, t), pred, target)[0]
+    torch.set_num_threads(3)
+    try:
+        several = both(lambda p, t: boxloss.ciou_loss(p, t), pred, target)[0]
+    finally:
+        torch.set_num_threads(1)
+    assert all(map(torch.equal, one, several))
+
+
+# -- every pair ------------------------------------------------------------------------------------------------------
+
+
+@needs_library
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (300, 20), (7, 129), (128, 128), (3, 1000), (400, 1), (0, 5), (5, 0)], ids=str
+)
+@pytest.mark.parametrize("dtype", TWO, ids=str)
+def test_every_pair(shape, dtype, instructions):
+    g = torch.Generator().manual_seed(1)
+    a, b = (pairs.pixels(g, max(n, 3))[0][:n].to(dtype) for n in shape)
+    upstream = torch.randn(shape, generator=g, dtype=dtype)
+    for name in ("giou", "ciou", "smooth_l1"):
+        got, wanted = both(lambda p, t: pairwise(name, p, t), a, b, upstream=upstream)  # noqa: B023
+        assert_same(got[:1], wanted[:1], name not in ROUNDED, f"{name} {instructions}")
+        scale = max(float(slope.abs().max()) if slope.numel() else 0.0 for slope in wanted[1:])
+        for gradient, slope in zip(got[1:], wanted[1:], strict=True):
+            torch.testing.assert_close(gradient, slope, rtol=0, atol=200 * torch.finfo(dtype).eps * scale)
+
+
+@needs_library
+def test_every_pair_on_several_threads_and_with_more_axes():
+    g = torch.Generator().manual_seed(2)
+    a, b = pairs.pixels(g, 2 * 400)[0].view(2, 1, 400, 4), pairs.pixels(g, 3 * 90)[0].view(1, 3, 90, 4)
+    upstream = torch.randn(2, 3, 400, 90, generator=g, dtype=torch.float64)
+    one = both(lambda p, t: pairwise("giou", p, t), a, b, upstream=upstream)
+    torch.testing.assert_close(*one, rtol=1e-10, atol=1e-12)
+    torch.set_num_threads(3)
+    try:
+        several = both(lambda p, t: pairwise("giou", p, t), a, b, upstream=upstream)[0]
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(several, one[0], rtol=1e-12, atol=1e-14)
+
+
+# -- what a kernel leaves to the formula ------------------------------------------------------------------------------
+
+
+@needs_library
+def test_gradients_of_gradients():
+    pred, target = pairs.draw("normalized", 5, torch.float64)
+    for loss in (lambda p: boxloss.diou_loss(p, target), lambda p: boxloss.diou_loss(p, target, reduction="mean")):
+        assert torch.autograd.gradgradcheck(loss, pred.clone().requires_grad_())
+
+
+@needs_library
+def test_a_graph_that_is_kept_gives_the_same_again():
+    pred, target = pairs.draw("pixels", 50, torch.float32)
+    leaf = pred.requires_grad_()
+    value = boxloss.ciou_loss(leaf, target, reduction="mean")
+    first, second = (torch.autograd.grad(value, leaf, retain_graph=True)[0] for _ in range(2))
+    third = torch.autograd.grad(value, leaf, torch.tensor(3.0))[0]
+    assert torch.equal(first, second)
+    torch.testing.assert_close(third, 3 * first)
+
+
+@needs_library
+def test_gradients_of_many_outputs_at_once():
+    pred, target = pairs.draw("pixels", 5, torch.float32)
+    leaf = pred.requires_grad_()
+    value = boxloss.giou_loss(leaf, target)
+    (rows,) = torch.autograd.grad(value, leaf, torch.eye(5), is_grads_batched=True, retain_graph=True)
+    for k in range(5):
+        torch.testing.assert_close(rows[k], torch.autograd.grad(value, leaf, torch.eye(5)[k], retain_graph=True)[0])
+
+
+@needs_library
+def test_a_gradient_to_what_requires_one():
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    value = boxloss.giou_loss(pred, target.requires_grad_(), reduction="sum")
+    value.backward()
+    assert pred.grad is None
+    assert target.grad.shape == (20, 4)
+    assert not boxloss.giou_loss(pred, pred).requires_grad
+    with torch.no_grad():
+        assert not boxloss.giou_loss(pred, target).requires_grad
+    with torch.inference_mode():
+        boxloss.giou_loss(pred, target, reduction="mean")
+
+
+@needs_library
+def test_a_weight_or_divisor_that_requires_a_gradient_gets_one():
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    weight, by = torch.ones(20, requires_grad=True), torch.tensor(4.0, requires_grad=True)
+    value = boxloss.giou_loss(pred, target, weight=weight, reduction="mean", avg_factor=by)
+    of_weight, of_by = torch.autograd.grad(value, (weight, by))
+    torch.testing.assert_close(of_weight, boxloss.giou_loss(pred, target) / 4)
+    torch.testing.assert_close(of_by, -value.detach() / 4)
+
+
+@needs_library
+def test_kernels_are_explained():
+    pred, target = pairs.draw("pixels", 4, torch.float32)
+    assert kernels.explain("giou", pred, target) == f"giou: kernel giou, {compiled.instructions[0]}, 1 threads"
+    assert "kernel ciou_gated_true" in kernels.explain("ciou", pred.half(), target, gated=True)
+    with kernels.disabled():
+        assert kernels.explain("giou", pred, target) == "giou: formula; no kernel, as they are disabled"
+    assert "on meta" in kernels.explain("giou", pred.to("meta"), target.to("meta"))
+    said = []
+    torch.func.vmap(lambda p, t: (said.append(kernels.explain("giou", p, t)), p)[1])(pred, target)
+    assert "function transform" in said[0]
+    assert "computes in another way" in kernels.explain("smooth_l1", pred, target, beta=0.0)
+    with pytest.raises(ValueError, match="no loss named 'gio'"):
+        kernels.explain("gio", pred, target)
+
+
+def test_a_loss_from_elsewhere_runs_as_its_formula():
+    @boxloss.define(source="", bounds=(0, 1))
+    def erf_loss(pair):
+        """A test.
+
+        erf(1 − I/U)
+        """
+        return torch.special.erf(pair.iou_loss)
+
+    try:
+        pred, target = pairs.draw("pixels", 4, torch.float32)
+        torch.testing.assert_close(erf_loss(pred, target), torch.special.erf(boxloss.iou_loss(pred, target)))
+        assert "none was made of erf" in kernels.explain("erf", pred, target) or isinstance(compiled, str)
+        with pytest.raises(trace.NoRuleError, match=r"no rule for aten\.erf"):
+            trace.trace(LOSSES["erf"].formula, {}, torch.float32)
+    finally:
+        del LOSSES["erf"]
+
+
+def test_without_a_library_the_formulas_run(monkeypatch):
+    pred, target = pairs.draw("pixels", 40, torch.float32)
+    wanted = boxloss.giou_loss(pred, target, reduction="mean")
+    monkeypatch.setattr(kernels, "library", lambda: "they were not compiled")
+    kernels._find.cache_clear()
+    try:
+        assert "they were not compiled" in kernels.explain("giou", pred, target)
+        torch.testing.assert_close(boxloss.giou_loss(pred, target, reduction="mean"), wanted)
+        torch.testing.assert_close(pairwise("giou", pred, target).diagonal().mean(), wanted)
+    finally:
+        kernels._find.cache_clear()
+
+
+# -- threads and processes -------------------------------------------------------------------------------------------
+
+
+@needs_library
+def test_several_python_threads():
+    pred, target = pairs.draw("pixels", 200, torch.float32)
+    wanted = both(lambda p, t: BoxLoss("ciou")(p, t), pred, target)[0]
+    wrong = []
+
+    def work():
+        for _ in range(1000):
+            leaf = pred.detach().requires_grad_()
+            value = BoxLoss("ciou")(leaf, target)
+            value.backward()
+            if not (torch.equal(value, wanted[0]) and torch.equal(leaf.grad, wanted[1])):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+class _Losses(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        pred, target = pairs.draw("pixels", 20_000, torch.float32, seed=index)
+        return boxloss.giou_loss(pred, target, reduction="mean")
+
+
+@needs_library
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_in_forked_processes():
+    """After the kernels were used in the parent, on threads."""
+    torch.set_num_threads(2)
+    try:
+        wanted = [_Losses()[k] for k in range(8)]
+    finally:
+        torch.set_num_threads(1)
+    loader = torch.utils.data.DataLoader(_Losses(), num_workers=2, multiprocessing_context="fork")
+    torch.testing.assert_close([value[0] for value in loader], wanted)
+
+
+# -- how they are made -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.__version__.startswith("2.14"), reason="`make kernels` was run with torch 2.14")
+def test_the_kernels_are_those_of_the_formulas(monkeypatch):
+    """What is committed is what `make kernels` writes."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import make_kernels
+
+    for path, text in make_kernels.files().items():
+        assert path.read_text() == text, f"{path} is not what the formulas make: run `make kernels`"
+
+
+def test_digests_tell_programs_apart():
+    (entry,) = (entry for entry in ENTRIES if entry.name == "smooth_l1")
+    program = trace.trace(LOSSES["smooth_l1"].formula, {"beta": 3.0}, torch.float32)
+    other = trace.trace(LOSSES["l1"].formula, {}, torch.float32)
+    assert catalog.digest(program, entry.arguments) == entry.digests["float32"] != catalog.digest(other, [])
+    assert set(catalog.numbers_of(program, entry.arguments)) == {3.0}
+
+
+def test_importing_traces_nothing():
+    code = "import sys, boxloss; print('boxloss.kernels.trace' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_every_choice_is_compiled():
+    for name, loss in LOSSES.items():
+        of_loss = [entry for entry in ENTRIES if entry.loss == name]
+        choices = [catalog._values(parameter.kind) for parameter in loss.parameters.values()]
+        assert len(of_loss) == len(list(itertools.product(*filter(None, choices))))
