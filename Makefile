@@ -30,10 +30,10 @@ readme: .venv/installed
 kernels: .venv/installed
 	$(BIN)/python tools/make_kernels.py
 
-.venv/installed: pyproject.toml setup.py $(wildcard boxloss/kernels/native/*)
+.venv/installed: pyproject.toml setup.py $(wildcard boxloss/kernels/csrc/*.h boxloss/kernels/csrc/*.c)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist boxloss/kernels/_compiled.* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist boxloss/kernels/csrc/compiled.* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ import os
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-NATIVE = "boxloss/kernels/native"
+NATIVE = "boxloss/kernels/csrc"
 # Neither infinities nor NaN nor the sign of 0 may be assumed away, and no product be contracted into a sum.
 FLAGS = ["-std=c11", "-g0", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 QUIET = ["-Wno-unused-parameter", "-Wno-unused-function"]
@@ -43,7 +43,7 @@ class Wheel(bdist_wheel):
 setup(
     ext_modules=[
         Extension(
-            "boxloss.kernels._compiled",
+            "boxloss.kernels.csrc.compiled",
             [f"{NATIVE}/kernels.c"],
             depends=[
                 f"{NATIVE}/{name}.h" for name in ("boxes", "functions", "generated", "isa", "names", "operations")

@@ -103,8 +103,9 @@ def as_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Both boxes in the dtype they are computed in, after a check that they pair up row by row."""
     check_boxes(pred, "pred")
     check_boxes(target, "target")
-    if pred.ndim != target.ndim or any(
-        p != t and p != 1 and t != 1 for p, t in zip(pred.shape, target.shape, strict=True)
+    if pred.shape != target.shape and (
+        pred.ndim != target.ndim
+        or any(p != t and p != 1 and t != 1 for p, t in zip(pred.shape, target.shape, strict=True))
     ):
         raise ValueError(
             f"pred {tuple(pred.shape)} and target {tuple(target.shape)} do not pair up row by row: expected the same"
@@ -114,6 +115,8 @@ def as_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def in_one_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    if first.dtype == second.dtype and first.dtype in (torch.float32, torch.float64):
+        return first, second
     dtype = _floating(torch.promote_types(_raised(first.dtype), _raised(second.dtype)))
     return first.to(dtype), second.to(dtype)
 

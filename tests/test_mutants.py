@@ -107,7 +107,7 @@ def fault_of(package: ModuleType) -> None:
 @pytest.mark.parametrize("mutant", [None, *MUTANTS])
 def test_every_mutant_dies(mutant, tmp_path, monkeypatch):
     name = "mutant"
-    shutil.copytree(SOURCE, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "_compiled.*"))
+    shutil.copytree(SOURCE, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "compiled.*"))
     if mutant:
         file, old, new = MUTANTS[mutant]
         path = tmp_path / name / file

@@ -1,32 +1,78 @@
-"""Times of the losses beside torchvision's, forward and backward, on this machine's CPU.
+"""Times of the losses beside others' on this machine's CPU: tables in Markdown, and a figure.
 
-Medians of runs in which all functions take turns, so that a busy moment meets them all; the ratio is the one to quote.
+    python tools/bench.py                       to the terminal; some minutes
+    python tools/bench.py --out docs            docs/performance.md and docs/performance.png
+    python tools/bench.py --compile             torch.compile too: it compiles each function first
+    python tools/bench.py --step                only: the share of the loss in a training step
+
+Medians of runs in which all functions take turns, so that a busy moment meets them all; the ratios are what to quote.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 import torchvision.ops
 from torch import Tensor
 
-from boxloss import LOSSES, pairwise
+from boxloss import LOSSES, kernels, pairwise
 from boxloss.yolo import Grid, TinyYolo, Truths, YoloLoss, kmeans_anchors
 
-PEERS = {
+Loss = Callable[[Tensor, Tensor], Tensor]
+Runs = dict[str, Callable[[], object]]
+
+COUNTS = (100, 1_000, 10_000, 100_000, 1_000_000)
+MATRICES = ((8_400, 20), (8_400, 100), (33_600, 100))
+COMPARED = ("giou", "diou", "ciou")
+"""The losses that others have too."""
+TORCHVISION = {
     "giou": torchvision.ops.generalized_box_iou_loss,
     "diou": torchvision.ops.distance_box_iou_loss,
     "ciou": torchvision.ops.complete_box_iou_loss,
 }
-PAIRWISE_PEERS = {
-    "iou": torchvision.ops.box_iou,
+TORCHVISION_PAIRWISE = {
     "giou": torchvision.ops.generalized_box_iou,
+    "diou": torchvision.ops.distance_box_iou,
     "ciou": torchvision.ops.complete_box_iou,
 }
+BYTES = 4 * (4 + 4 + 4)  # of a pair: both boxes read, a gradient written
+
+
+def by_formula(function: Loss) -> Loss:
+    def run(pred: Tensor, target: Tensor) -> Tensor:
+        with kernels.disabled():
+            return function(pred, target)
+
+    return run
+
+
+def others(name: str) -> dict[str, Loss]:
+    """What else computes a loss, summed: of torchvision, and of fvcore and ultralytics if they are installed."""
+    found: dict[str, Loss] = {"torchvision": functools.partial(TORCHVISION[name], reduction="sum")}
+    try:
+        from fvcore import nn
+
+        fvcore = {"giou": nn.giou_loss, "diou": nn.diou_loss, "ciou": nn.ciou_loss}
+        found["fvcore"] = functools.partial(fvcore[name], reduction="sum")
+    except ImportError:
+        pass
+    try:
+        from ultralytics.utils.metrics import bbox_iou
+
+        options = {"giou": {"GIoU": True}, "diou": {"DIoU": True}, "ciou": {"CIoU": True}}[name]
+        found["ultralytics"] = lambda p, t: (1 - bbox_iou(p, t, xywh=False, **options)).sum()
+    except ImportError:
+        pass
+    return found
 
 
 def draw(n: int, seed: int = 0) -> Tensor:
@@ -40,17 +86,18 @@ def near(boxes: Tensor) -> Tensor:
     return boxes + torch.rand(boxes.shape, generator=g) * 4 - 2
 
 
-def step(function: Callable[[Tensor, Tensor], Tensor], pred: Tensor, target: Tensor) -> Callable[[], None]:
+def step(function: Loss, pred: Tensor, target: Tensor) -> Callable[[], None]:
+    """Forward and backward of a summed loss."""
     pred = pred.clone().requires_grad_()
 
     def run() -> None:
         pred.grad = None
-        function(pred, target).sum().backward()
+        function(pred, target).backward()
 
     return run
 
 
-def medians(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+def medians(runs: Runs, seconds: float) -> dict[str, float]:
     """Median seconds of each, of runs taken in turn for about ``seconds`` in all."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -64,29 +111,176 @@ def medians(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def elementwise(n: int, seconds: float) -> None:
+def functions(name: str, compiled: bool) -> dict[str, Loss]:
+    """All that compute a loss, summed."""
+    ours = functools.partial(LOSSES[name].function, reduction="sum")
+    found = {"kernel": ours, "formula": by_formula(ours)} | (others(name) if name in COMPARED else {})
+    if compiled and name in COMPARED:
+        found["torch.compile"] = torch.compile(found["torchvision"], dynamic=True)
+    return found
+
+
+def elementwise(n: int, seconds: float, *, backward: bool, compiled: bool) -> dict[str, dict[str, float]]:
+    """Seconds by loss and function, of the losses that others have too."""
     pred = draw(n)
     target = near(pred)
-    runs: dict[str, Callable[[], object]] = {name: step(loss.function, pred, target) for name, loss in LOSSES.items()}
-    runs |= {f"torchvision {name}": step(peer, pred, target) for name, peer in PEERS.items()}
-    found = medians(runs, seconds)
-    print(f"\n{n:,} pairs, forward + backward, float32\n{'loss':12} {'µs':>9} {'ns/pair':>9} {'torchvision':>12} ratio")
+    found = {}
+    for name in COMPARED:
+        runs: Runs = {
+            called: step(function, pred, target) if backward else functools.partial(function, pred, target)
+            for called, function in functions(name, compiled).items()
+        }
+        found[name] = medians(runs, seconds / len(COMPARED))
+    return found
+
+
+def copying(n: int, seconds: float) -> float:
+    """Seconds to copy as many bytes as a loss of n pairs and its gradient have to read and write."""
+    source = torch.rand(n * BYTES // 8)  # each byte copied is read and written
+    return medians({"copy": source.clone}, seconds)["copy"]
+
+
+def all_losses(n: int, seconds: float) -> Iterator[str]:
+    pred = draw(n)
+    target = near(pred)
+    runs: Runs = {}
     for name in LOSSES:
-        peer = found.get(f"torchvision {name}")
-        beside = f"{peer * 1e6:12.0f} {found[name] / peer:5.2f}" if peer else ""
-        print(f"{name:12} {found[name] * 1e6:9.0f} {found[name] / n * 1e9:9.1f} {beside}")
-
-
-def matrices(n: int, m: int, seconds: float) -> None:
-    a, b = draw(n), draw(m, seed=1)
-    runs: dict[str, Callable[[], object]] = {name: lambda name=name: pairwise(name, a, b) for name in PAIRWISE_PEERS}
-    runs |= {f"torchvision {name}": lambda peer=peer: peer(a, b) for name, peer in PAIRWISE_PEERS.items()}
+        for called, function in functions(name, False).items():
+            if called in ("kernel", "formula"):
+                runs[f"{name} {called}"] = step(function, pred, target)
     found = medians(runs, seconds)
-    print(f"\npairwise {n:,} × {m:,}, forward, float32\n{'loss':12} {'ms':>9} {'ns/pair':>9} {'torchvision':>12} ratio")
-    for name in PAIRWISE_PEERS:
-        peer = found[f"torchvision {name}"]
-        ns = found[name] / (n * m) * 1e9
-        print(f"{name:12} {found[name] * 1e3:9.1f} {ns:9.1f} {peer * 1e3:12.1f} {found[name] / peer:5.2f}")
+    yield "| loss | kernel, ns a pair | formula, ns a pair | ratio |"
+    yield "|---|---|---|---|"
+    for name in LOSSES:
+        kernel, formula = (found[f"{name} {called}"] / n * 1e9 for called in ("kernel", "formula"))
+        yield f"| `{name}` | {kernel:.1f} | {formula:.0f} | {formula / kernel:.0f} |"
+
+
+def table(measured: dict[int, dict[str, dict[str, float]]], names: list[str]) -> Iterator[str]:
+    """A row for each loss and count: our microseconds, and how many times longer the others take."""
+    yield "| loss | pairs | kernel, µs | " + " | ".join(f"{name} / kernel" for name in names) + " |"
+    yield "|---|---|---|" + "---|" * len(names)
+    for name in COMPARED:
+        for n, by_loss in measured.items():
+            times = by_loss[name]
+            ratios = " | ".join(f"{times[other] / times['kernel']:.1f}" for other in names)
+            yield f"| `{name}` | {n:,} | {times['kernel'] * 1e6:,.0f} | {ratios} |"
+
+
+def matrices(seconds: float) -> Iterator[str]:
+    yield "| loss | boxes | kernel, ms | torchvision / kernel | extra memory over the output: kernel | torchvision |"
+    yield "|---|---|---|---|---|---|"
+    for n, m in MATRICES:
+        a, b = draw(n), draw(m, seed=1)
+        for name, peer in TORCHVISION_PAIRWISE.items():
+            runs: Runs = {"kernel": functools.partial(pairwise, name, a, b), "peer": functools.partial(peer, a, b)}
+            found = medians(runs, seconds / len(MATRICES) / len(TORCHVISION_PAIRWISE))
+            ratio = found["peer"] / found["kernel"]
+            memory = [extra_memory(n, m, call) / (4 * n * m) for call in (f"pairwise({name!r}, a, b)", called(peer))]
+            cells = [f"`{name}`", f"{n:,} × {m}", f"{found['kernel'] * 1e3:.2f}", f"{ratio:.1f}"]
+            yield "| " + " | ".join([*cells, *(f"{share:.2f}" for share in memory)]) + " |"
+
+
+def called(peer: Callable[..., Tensor]) -> str:
+    return f"torchvision.ops.{peer.__name__}(a, b)"
+
+
+def extra_memory(n: int, m: int, call: str) -> float:
+    """Bytes by which a process grows in a call, its output among them."""
+    program = f"""
+import resource, torch, torchvision
+from boxloss import pairwise
+torch.manual_seed(0)
+a, b = (torch.rand(count, 4).cumsum(1) for count in ({n}, {m}))
+small = torch.rand(64, 4).cumsum(1)
+(lambda a, b: {call})(small, small)  # what a first call costs once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+out = {call}
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def figure(measured: dict[int, dict[str, dict[str, float]]], names: list[str], path: Path) -> None:
+    """Nanoseconds a pair by how many pairs, of each function."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = drawn.subplots(1, len(COMPARED), sharey=True)
+    for axis, name in zip(axes, COMPARED, strict=True):
+        for other in ("kernel", *names):
+            times = [by_loss[name][other] / n * 1e9 for n, by_loss in measured.items()]
+            axis.loglog(list(measured), times, marker="o", markersize=4, label=other)
+        axis.set(title=name, xlabel="pairs")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("ns a pair, forward + backward")
+    axes[-1].legend()
+    drawn.savefig(path, dpi=110)
+
+
+def page(seconds: float, compiled: bool, out: Path | None) -> Iterator[str]:
+    yield "# How fast"
+    yield ""
+    yield f"Written by `python tools/bench.py --out docs{' --compile' if compiled else ''}` on {machine()}."
+    yield "Float32. Medians of runs in which all functions take turns; the ratios are what to quote."
+    measured = {n: elementwise(n, seconds, backward=True, compiled=compiled) for n in COUNTS}
+    names = [name for name in measured[COUNTS[0]]["giou"] if name != "kernel"]
+    yield ""
+    yield "## Forward and backward, summed"
+    yield ""
+    yield from table(measured, names)
+    if out:
+        figure(measured, names, out / "performance.png")
+        yield ""
+        yield "![Time a pair by number of pairs](performance.png)"
+    yield ""
+    yield "## Forward alone, summed"
+    yield ""
+    yield from table({n: elementwise(n, seconds, backward=False, compiled=compiled) for n in COUNTS}, names)
+    yield ""
+    yield "## Every loss, 100,000 pairs, forward and backward"
+    yield ""
+    yield from all_losses(100_000, 2 * seconds)
+    yield ""
+    copied, alone = copying(100_000, seconds / 4), kernel_alone(100_000, seconds / 4)
+    shares = ", ".join(f"`{name}` {time / copied:.1f}" for name, time in alone.items())
+    yield f"Copying what such a loss reads and writes, {BYTES} bytes a pair, takes {copied * 1e6:.0f} µs here. The"
+    yield f"kernels alone, without Python and autograd, take so many times as long: {shares}."
+    yield ""
+    yield "## Every box with every other, forward"
+    yield ""
+    yield from matrices(seconds)
+
+
+def kernel_alone(n: int, seconds: float) -> dict[str, float]:
+    """Seconds of the kernels themselves: value, sum and gradient."""
+    pred = draw(n)
+    target, gradient = near(pred), torch.empty(n, 4)
+    runs: Runs = {}
+    for name in ("l1", *COMPARED):
+        kernel = kernels.find(name, {}, torch.float32)
+        if isinstance(kernel, kernels.Kernel):
+            runs[name] = functools.partial(
+                kernel.library.rows,
+                *(kernel.place, kernel.numbers, pred, target, n, (4, 4)),
+                gradients=(gradient, None),
+                sum=True,
+            )
+    return medians(runs, seconds) if runs else {}
+
+
+def machine() -> str:
+    cpu = next((line for line in cpu_lines() if line.startswith("model name")), platform.processor())
+    library = kernels.library()
+    instructions = "no kernels" if isinstance(library, str) else library.instructions[0]
+    threads = torch.get_num_threads()
+    return f"{cpu.partition(':')[2].strip() or cpu}, {threads} threads, {instructions}, torch {torch.__version__}"
+
+
+def cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def draw_truths(images: int, boxes: int, side: int) -> Truths:
@@ -117,7 +311,7 @@ def training_step(seconds: float, *, side: int = 160, images: int = 16, boxes: i
         loss(model(pictures), truths, (side, side)).total.backward()
         optimizer.step()
 
-    runs: dict[str, Callable[[], object]] = {}
+    runs: Runs = {}
     for name, loss in losses.items():
         runs[f"{name} loss"] = lambda loss=loss: loss_alone(loss)
         runs[f"{name} step"] = lambda loss=loss: whole(loss)
@@ -130,18 +324,21 @@ def training_step(seconds: float, *, side: int = 160, images: int = 16, boxes: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15, help="per table")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3, help="per number of pairs")
+    parser.add_argument("--out", type=Path, help="folder of performance.md and performance.png")
+    parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--step", action="store_true", help="only: the share of the loss in a training step")
     options = parser.parse_args()
-    seconds = options.seconds
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
     if options.step:
-        training_step(seconds)
+        training_step(options.seconds)
         return
-    for n in (1_000, 100_000):
-        elementwise(n, seconds)
-    matrices(2_000, 300, seconds)
+    lines = []
+    for line in page(options.seconds, options.compile, options.out):
+        print(line, flush=True)
+        lines.append(line)
+    if options.out:
+        (options.out / "performance.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

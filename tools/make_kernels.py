@@ -10,7 +10,7 @@ from pathlib import Path
 from boxloss import LOSSES
 from boxloss.kernels import c, catalog
 
-NATIVE = Path(catalog.__file__).parent / "native"
+NATIVE = Path(catalog.__file__).parent / "csrc"
 
 
 def files() -> dict[Path, str]:

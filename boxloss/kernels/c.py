@@ -28,8 +28,9 @@ def function(name: str, programs: tuple[Program, Program], arguments: Sequence[P
         arguments: places of constants that the caller gives.
     """
     narrow, wide = programs
-    given = {place: f"(R)numbers[{k}]" for k, place in enumerate(arguments)}
-    lines = []
+    given = {place: f"n{k}" for k, place in enumerate(arguments)}
+    # Loaded without a condition, which no vector could follow.
+    lines = [f"const R n{k} = (R)numbers[{k}];" for k in range(len(arguments))]
     for k, (step, other) in enumerate(zip(narrow.steps, wide.steps, strict=True)):
         kinds = [_kind(narrow, operand) for operand in step.operands]
         kind = next(filter(None, kinds[1:] if step.name == "where" else kinds), step.kind)

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-STEM = "_compiled"
-"""The library's file name, without its ending."""
+NATIVE = Path(__file__).parent / "csrc"
 
 
 class Rows(ctypes.Structure):
-    """``struct rows`` of native/kernels.c."""
+    """``struct rows`` of csrc/kernels.c."""
 
     _fields_ = (
         ("count", c_int64),
@@ -35,7 +34,7 @@ class Rows(ctypes.Structure):
 
 
 class Pairs(ctypes.Structure):
-    """``struct pairs`` of native/kernels.c."""
+    """``struct pairs`` of csrc/kernels.c."""
 
     _fields_ = (
         ("rows", c_int64),
@@ -52,7 +51,7 @@ class Pairs(ctypes.Structure):
 
 
 class Library:
-    """A shared library made from native/kernels.c.
+    """A shared library made from csrc/kernels.c.
 
     Args:
         path: its file.
@@ -146,8 +145,7 @@ def _names(of: Any) -> list[str]:
 @functools.cache
 def library() -> Library | str:
     """The library that was built when the package was installed, or why there is none."""
-    here = Path(__file__).parent
-    files = sorted(here.glob(STEM + ".*"))
+    files = sorted(NATIVE.glob("compiled.*"))
     if not files:
         return "they were not compiled when boxloss was installed: no C compiler, or one that failed"
     try:

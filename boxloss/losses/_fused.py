@@ -35,7 +35,9 @@ def fused(
         weight: without gradient.
         avg_factor: without gradient.
     """
-    shape = torch.broadcast_shapes(pred.shape[:-1], target.shape[:-1])  # type: ignore[no-untyped-call]
+    shape = pred.shape[:-1]
+    if target.shape != pred.shape:
+        shape = torch.Size(t if p == 1 else p for p, t in zip(shape, target.shape[:-1], strict=True))
     weights = None if weight is None else as_weight(weight, shape, pred.dtype).contiguous()
     by = divisor(reduction, shape.numel(), pred.dtype, avg_factor)
     call = _Call(kernel, formula, shape, reduction, weights, float(by))
@@ -122,10 +124,13 @@ class _Fused(torch.autograd.Function):
                 call.run(pred, target, weight=call.weight, factor=grad.item() / call.by, gradients=gradients)
         elif grad.item() != 1.0:
             gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in gradients)
-        return None, *(
-            None if gradient is None else gradient.sum_to_size(boxes.shape)
-            for gradient, boxes in zip(gradients, (pred, target), strict=True)
-        )  # type: ignore[return-value]
+        of_pred, of_target = gradients
+        return None, _summed(of_pred, pred.shape), _summed(of_target, target.shape)
+
+
+def _summed(gradient: Tensor | None, shape: torch.Size) -> Tensor | None:
+    """Over what was expanded."""
+    return gradient if gradient is None or gradient.shape == shape else gradient.sum_to_size(shape)
 
 
 def _empty(call: _Call, like: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
@@ -135,7 +140,6 @@ def _empty(call: _Call, like: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor 
 
 def _rows(boxes: Tensor, shape: torch.Size) -> tuple[Tensor, int]:
     """Boxes of pairs of a shape, and how far apart they lie, in numbers; their coordinates lie side by side."""
-    boxes = boxes.detach()
     if boxes.shape[:-1] == shape:
         if boxes.is_contiguous():
             return boxes, 4

@@ -5,9 +5,15 @@
 INLINE W OP(bits_of_float)(R x) { W w; memcpy(&w, &x, sizeof w); return w; }
 INLINE R OP(float_of_bits)(W w) { R x; memcpy(&x, &w, sizeof x); return x; }
 
-/* As torch's: NaN where either is NaN. */
-INLINE R OP(maximum)(R a, R b) { return a > b || a != a ? a : b; }
-INLINE R OP(minimum)(R a, R b) { return a < b || a != a ? a : b; }
+/* As torch's: NaN where either is NaN. Two choices, since GCC makes no vector of one by two conditions. */
+INLINE R OP(maximum)(R a, R b) {
+  R most = a > b ? a : b;
+  return a != a ? a : most;
+}
+INLINE R OP(minimum)(R a, R b) {
+  R least = a < b ? a : b;
+  return a != a ? a : least;
+}
 INLINE W OP(whole_maximum)(W a, W b) { return a > b ? a : b; }
 INLINE W OP(whole_minimum)(W a, W b) { return a < b ? a : b; }
 
@@ -18,9 +24,10 @@ INLINE R OP(relu)(R x) { return x < 0 ? 0 : x; }
 
 INLINE R OP(abs)(R x) { return fabs(x); }
 
-/* Within 2 units in the last place where the longer leg is between 2^-500 and 2^500, or both are 0. */
+/* Within 2 units in the last place. */
 INLINE R OP(hypot)(R x, R y) {
-  R scale = fabs(x) < 0x1p-400 && fabs(y) < 0x1p-400 ? 0x1p500 : 1.0;
+  R a = fabs(x), b = fabs(y), larger = a > b ? a : b;
+  R scale = larger < 0x1p-400 ? 0x1p600 : larger > 0x1p400 ? 0x1p-600 : 1.0;
   x *= scale, y *= scale;
   return sqrt(x * x + y * y) / scale;
 }
@@ -28,7 +35,7 @@ INLINE R OP(hypot)(R x, R y) {
 INLINE R OP(log)(R x) { return log(x); }
 INLINE R OP(log1p)(R x) { return log1p(x); }
 INLINE R OP(pow)(R x, R y) { return pow(x, y); }
-INLINE R OP(atan2)(R y, R x) { return ISA_NAME(atan2)(y, x); }
+INLINE R OP(atan2)(R y, R x) { return ISA_NAME(atan2)(y, x, 0); }
 
 #else /* R is float: in double, so that the result is nearly the rounded exact one */
 
@@ -37,6 +44,6 @@ INLINE R OP(hypot)(R x, R y) { return (R)sqrt((double)x * x + (double)y * y); }
 INLINE R OP(log)(R x) { return (R)ISA_NAME(log)(x); }
 INLINE R OP(log1p)(R x) { return (R)ISA_NAME(log1p)(x); }
 INLINE R OP(pow)(R x, R y) { return (R)ISA_NAME(pow)(x, y); }
-INLINE R OP(atan2)(R y, R x) { return (R)ISA_NAME(atan2)(y, x); }
+INLINE R OP(atan2)(R y, R x) { return (R)ISA_NAME(atan2)(y, x, 1); }
 
 #endif

@@ -119,6 +119,26 @@ if (G) out[8 * BLOCK + i] = r46;
 }
 
 KERNEL(smooth_l1) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
+const R n2 = (R)numbers[2];
+const R n3 = (R)numbers[3];
+const R n4 = (R)numbers[4];
+const R n5 = (R)numbers[5];
+const R n6 = (R)numbers[6];
+const R n7 = (R)numbers[7];
+const R n8 = (R)numbers[8];
+const R n9 = (R)numbers[9];
+const R n10 = (R)numbers[10];
+const R n11 = (R)numbers[11];
+const R n12 = (R)numbers[12];
+const R n13 = (R)numbers[13];
+const R n14 = (R)numbers[14];
+const R n15 = (R)numbers[15];
+const R n16 = (R)numbers[16];
+const R n17 = (R)numbers[17];
+const R n18 = (R)numbers[18];
+const R n19 = (R)numbers[19];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -151,30 +171,30 @@ const R r28 = OP(abs)(r24);
 const R r29 = OP(abs)(r25);
 const R r30 = OP(abs)(r26);
 const R r31 = OP(abs)(r27);
-const T t32 = r28 > (R)numbers[0];
-const T t33 = r29 > (R)numbers[1];
-const T t34 = r30 > (R)numbers[2];
-const T t35 = r31 > (R)numbers[3];
-const R r36 = t32 ? (R)numbers[4] : r28;
-const R r37 = t33 ? (R)numbers[5] : r29;
-const R r38 = t34 ? (R)numbers[6] : r30;
-const R r39 = t35 ? (R)numbers[7] : r31;
+const T t32 = r28 > n0;
+const T t33 = r29 > n1;
+const T t34 = r30 > n2;
+const T t35 = r31 > n3;
+const R r36 = t32 ? n4 : r28;
+const R r37 = t33 ? n5 : r29;
+const R r38 = t34 ? n6 : r30;
+const R r39 = t35 ? n7 : r31;
 const R r40 = r36 * (R)0.5;
 const R r41 = r37 * (R)0.5;
 const R r42 = r38 * (R)0.5;
 const R r43 = r39 * (R)0.5;
-const R r44 = r36 / (R)numbers[8];
-const R r45 = r37 / (R)numbers[9];
-const R r46 = r38 / (R)numbers[10];
-const R r47 = r39 / (R)numbers[11];
+const R r44 = r36 / n8;
+const R r45 = r37 / n9;
+const R r46 = r38 / n10;
+const R r47 = r39 / n11;
 const R r48 = r40 * r44;
 const R r49 = r41 * r45;
 const R r50 = r42 * r46;
 const R r51 = r43 * r47;
-const R r52 = r28 - (R)numbers[12];
-const R r53 = r29 - (R)numbers[13];
-const R r54 = r30 - (R)numbers[14];
-const R r55 = r31 - (R)numbers[15];
+const R r52 = r28 - n12;
+const R r53 = r29 - n13;
+const R r54 = r30 - n14;
+const R r55 = r31 - n15;
 const R r56 = OP(relu)(r52);
 const R r57 = OP(relu)(r53);
 const R r58 = OP(relu)(r54);
@@ -202,10 +222,10 @@ const R r79 = (R)1 * r44;
 const R r80 = (R)1 * r45;
 const R r81 = (R)1 * r46;
 const R r82 = (R)1 * r47;
-const R r83 = r75 / (R)numbers[16];
-const R r84 = r76 / (R)numbers[17];
-const R r85 = r77 / (R)numbers[18];
-const R r86 = r78 / (R)numbers[19];
+const R r83 = r75 / n16;
+const R r84 = r76 / n17;
+const R r85 = r77 / n18;
+const R r86 = r78 / n19;
 const R r87 = r79 * (R)0.5;
 const R r88 = r80 * (R)0.5;
 const R r89 = r81 * (R)0.5;
@@ -502,6 +522,8 @@ if (G) out[8 * BLOCK + i] = r239;
 }
 
 KERNEL(log_iou) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -628,10 +650,10 @@ const R r122 = OP(minimum)(r121, (R)0.5);
 const R r123 = -r122;
 const R r124 = OP(log1p)(r123);
 const R r125 = -r124;
-const T t126 = r115 <= (R)numbers[0];
+const T t126 = r115 <= n0;
 const T t127 = r115 > (R)0.5;
 const R r128 = t127 ? r125 : r120;
-const R r129 = t126 ? (R)numbers[1] : r128;
+const R r129 = t126 ? n1 : r128;
 const R r130 = t126 ? (R)0 : (R)1;
 const R r131 = t127 ? (R)0 : r130;
 const R r132 = t127 ? r130 : (R)0;
@@ -6148,6 +6170,8 @@ if (G) out[8 * BLOCK + i] = r402;
 }
 
 KERNEL(cdiou) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -6336,9 +6360,9 @@ const T t184 = r183 < EITHER((R)0x1.0000000000000p-126, (R)0x1.0000000000000p-10
 const R r185 = t184 ? (R)0 : r176;
 const R r186 = t184 ? (R)1 : r183;
 const R r187 = r185 / r186;
-const R r188 = r187 * (R)numbers[0];
+const R r188 = r187 * n0;
 const R r189 = r115 + r188;
-const R r190 = (R)1 * (R)numbers[1];
+const R r190 = (R)1 * n1;
 const R r191 = r187 / r186;
 const R r192 = -r190;
 const R r193 = r192 * r191;
@@ -6550,6 +6574,8 @@ if (G) out[8 * BLOCK + i] = r385;
 }
 
 KERNEL(cdiou_base_log_iou) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -6752,9 +6778,9 @@ const T t198 = r197 < EITHER((R)0x1.0000000000000p-126, (R)0x1.0000000000000p-10
 const R r199 = t198 ? (R)0 : r190;
 const R r200 = t198 ? (R)1 : r197;
 const R r201 = r199 / r200;
-const R r202 = r201 * (R)numbers[0];
+const R r202 = r201 * n0;
 const R r203 = r129 + r202;
-const R r204 = (R)1 * (R)numbers[1];
+const R r204 = (R)1 * n1;
 const R r205 = r201 / r200;
 const R r206 = -r204;
 const R r207 = r206 * r205;
@@ -6985,6 +7011,8 @@ if (G) out[8 * BLOCK + i] = r418;
 }
 
 KERNEL(cdiou_base_giou) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -7187,9 +7215,9 @@ const T t198 = r197 < EITHER((R)0x1.0000000000000p-126, (R)0x1.0000000000000p-10
 const R r199 = t198 ? (R)0 : r190;
 const R r200 = t198 ? (R)1 : r197;
 const R r201 = r199 / r200;
-const R r202 = r201 * (R)numbers[0];
+const R r202 = r201 * n0;
 const R r203 = r145 + r202;
-const R r204 = (R)1 * (R)numbers[1];
+const R r204 = (R)1 * n1;
 const R r205 = r201 / r200;
 const R r206 = -r204;
 const R r207 = r206 * r205;
@@ -7428,6 +7456,8 @@ if (G) out[8 * BLOCK + i] = r426;
 }
 
 KERNEL(cdiou_base_diou) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -7633,9 +7663,9 @@ const T t201 = r200 < EITHER((R)0x1.0000000000000p-126, (R)0x1.0000000000000p-10
 const R r202 = t201 ? (R)0 : r193;
 const R r203 = t201 ? (R)1 : r200;
 const R r204 = r202 / r203;
-const R r205 = r204 * (R)numbers[0];
+const R r205 = r204 * n0;
 const R r206 = r166 + r205;
-const R r207 = (R)1 * (R)numbers[1];
+const R r207 = (R)1 * n1;
 const R r208 = r204 / r203;
 const R r209 = -r207;
 const R r210 = r209 * r208;
@@ -7871,6 +7901,8 @@ if (G) out[8 * BLOCK + i] = r426;
 }
 
 KERNEL(cdiou_base_ciou) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -8156,9 +8188,9 @@ const T t281 = r280 < EITHER((R)0x1.0000000000000p-126, (R)0x1.0000000000000p-10
 const R r282 = t281 ? (R)0 : r273;
 const R r283 = t281 ? (R)1 : r280;
 const R r284 = r282 / r283;
-const R r285 = r284 * (R)numbers[0];
+const R r285 = r284 * n0;
 const R r286 = r246 + r285;
-const R r287 = (R)1 * (R)numbers[1];
+const R r287 = (R)1 * n1;
 const R r288 = r284 / r283;
 const R r289 = -r287;
 const R r290 = r289 * r288;
@@ -8455,6 +8487,10 @@ if (G) out[8 * BLOCK + i] = r555;
 }
 
 KERNEL(focal_eiou_detach_weight_false) {
+const R n0 = (R)numbers[0];
+const R n1 = (R)numbers[1];
+const R n2 = (R)numbers[2];
+const R n3 = (R)numbers[3];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -8649,17 +8685,17 @@ const R r190 = r188 * r188;
 const R r191 = r189 + r190;
 const R r192 = r166 + r191;
 const R r193 = t105 ? r114 : r113;
-const R r194 = OP(pow)(r193, (R)numbers[0]);
+const R r194 = OP(pow)(r193, n0);
 const T t195 = r193 <= EITHER((R)0x1.6a09e667f3bcdp-32, (R)0x1.6a09e667f3bcdp-256);
 const R r196 = t195 ? (R)1 : r193;
-const R r197 = OP(pow)(r196, (R)numbers[1]);
+const R r197 = OP(pow)(r196, n1);
 const R r198 = t195 ? r194 : r197;
 const R r199 = r198 * r192;
 const R r200 = (R)1 * r198;
 const R r201 = (R)1 * r192;
 const R r202 = t195 ? (R)0 : r201;
-const R r203 = OP(pow)(r196, (R)numbers[2]);
-const R r204 = r203 * (R)numbers[3];
+const R r203 = OP(pow)(r196, n2);
+const R r204 = r203 * n3;
 const R r205 = r202 * r204;
 const R r206 = t195 ? (R)0 : r205;
 const R r207 = t105 ? (R)0 : r206;
@@ -8893,6 +8929,7 @@ if (G) out[8 * BLOCK + i] = r421;
 }
 
 KERNEL(focal_eiou) {
+const R n0 = (R)numbers[0];
 const R r0 = in[0 * BLOCK + i];
 const R r1 = in[1 * BLOCK + i];
 const R r2 = in[2 * BLOCK + i];
@@ -9087,7 +9124,7 @@ const R r190 = r188 * r188;
 const R r191 = r189 + r190;
 const R r192 = r166 + r191;
 const R r193 = t105 ? r114 : r113;
-const R r194 = OP(pow)(r193, (R)numbers[0]);
+const R r194 = OP(pow)(r193, n0);
 const R r195 = r194 * r192;
 const R r196 = (R)1 * r194;
 const R r197 = r196 * r188;

@@ -3,32 +3,44 @@
 INLINE double ISA_NAME(of_bits)(uint64_t bits) { double x; memcpy(&x, &bits, sizeof x); return x; }
 INLINE uint64_t ISA_NAME(to_bits)(double x) { uint64_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
 
-/* atan(z)/z as a polynomial in z², |z| <= tan(pi/8), to 1.3e-18: mpmath.chebyfit(lambda u: atan(sqrt(u)) / sqrt(u),
-   [0, tan(pi/8)**2], 12). Larger angles are pi/4 plus or minus one of those, or what is left of pi/2.
-   Within 2 units in the last place; NaN if either is; atan2(0, 0) is 0. */
-INLINE double ISA_NAME(atan2)(double y, double x) {
+/* atan(z)/z as a polynomial in z², |z| <= tan(pi/8): mpmath.chebyfit(lambda u: atan(sqrt(u)) / sqrt(u),
+   [0, tan(pi/8)**2], 12 or 7), to 1.3e-18 or 2.1e-11. Larger angles are pi/4 plus or minus one of those, or what is left
+   of pi/2. Within 2 units in the last place, of a double or of a float; NaN if either is; atan2(0, 0) is 0. */
+INLINE double ISA_NAME(atan2)(double y, double x, const int is_float) {
   double a = fabs(y), b = fabs(x);
   double small = a < b ? a : b, large = a < b ? b : a;
   int second = small > 0.41421356237309503 * large; /* second half of the octant */
   double n = second ? small - large : small, d = second ? small + large : large;
-  double z = n / (d == 0 ? 1 : d), u = z * z;
-  double p = -0x1.23b93e0f92ad6p-6;
-  p = p * u + 0x1.3702e9aa9f4cfp-5;
-  p = p * u - 0x1.9c79c032390a5p-5;
-  p = p * u + 0x1.def9ecc6c46bap-5;
-  p = p * u - 0x1.10ea1d146bb4ap-4;
-  p = p * u + 0x1.3b10f0f599274p-4;
-  p = p * u - 0x1.745cf64dcb161p-4;
-  p = p * u + 0x1.c71c70cb77511p-4;
-  p = p * u - 0x1.2492492259b3cp-3;
-  p = p * u + 0x1.9999999994669p-3;
-  p = p * u - 0x1.555555555552fp-2;
-  double r = z + z * (u * p);
+  double z = n / (d == 0 ? 1 : d), u = z * z, r;
+  if (is_float) {
+    double p = 0x1.81a03dba4f60ep-5;
+    p = p * u - 0x1.5a5d9ba89fcefp-4;
+    p = p * u + 0x1.c437eb8d8549dp-4;
+    p = p * u - 0x1.247ca7f892f95p-3;
+    p = p * u + 0x1.9998fdb6ff2dcp-3;
+    p = p * u - 0x1.555554810996ep-2;
+    p = p * u + 0x1.ffffffffd07f9p-1;
+    r = z * p;
+  } else {
+    double p = -0x1.23b93e0f92ad6p-6;
+    p = p * u + 0x1.3702e9aa9f4cfp-5;
+    p = p * u - 0x1.9c79c032390a5p-5;
+    p = p * u + 0x1.def9ecc6c46bap-5;
+    p = p * u - 0x1.10ea1d146bb4ap-4;
+    p = p * u + 0x1.3b10f0f599274p-4;
+    p = p * u - 0x1.745cf64dcb161p-4;
+    p = p * u + 0x1.c71c70cb77511p-4;
+    p = p * u - 0x1.2492492259b3cp-3;
+    p = p * u + 0x1.9999999994669p-3;
+    p = p * u - 0x1.555555555552fp-2;
+    r = z + z * (u * p);
+  }
   r = second ? 0x1.921fb54442d18p-1 + (r + 0x1.1a62633145c07p-55) : r; /* pi/4 in two parts */
   r = a > b ? 0x1.921fb54442d18p0 - (r - 0x1.1a62633145c07p-54) : r;   /* pi/2 */
   r = x < 0 ? 0x1.921fb54442d18p1 - (r - 0x1.1a62633145c07p-53) : r;
   r = y < 0 ? -r : r;
-  return x != x || y != y ? x + y : r;
+  double sum = x + y;
+  return sum != sum ? sum : r; /* no infinity comes here: inf - inf would be NaN too */
 }
 
 /* 2·atanh(s), |s| <= 1/3, to 1e-14. */
@@ -63,7 +75,7 @@ INLINE double ISA_NAME(log)(double x) {
 INLINE double ISA_NAME(log1p)(double x) {
   double near = ISA_NAME(log_of_quotient)(x / (2 + x));
   double far = ISA_NAME(log)(1 + x);
-  return x >= -0.5 && x <= 1 ? near : far; /* s = x/(2 + x) is in [-1/3, 1/3] */
+  return (x >= -0.5) & (x <= 1) ? near : far; /* s = x/(2 + x) is in [-1/3, 1/3] */
 }
 
 /* To 1e-13, between e^-700 and e^700. */
