@@ -1,6 +1,6 @@
 """Box-regression losses for object detection, exact to the last bits."""
 
-from . import boxes
+from . import boxes, kernels
 from ._version import __version__
 from .boxes import validate_boxes
 from .losses import (
@@ -68,6 +68,7 @@ __all__ = [
     "focal_eiou_loss",
     "giou_loss",
     "iou_loss",
+    "kernels",
     "l1_loss",
     "l2_loss",
     "log_iou_loss",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from variants import VARIANTS, label
 import boxloss
 from boxloss import LOSSES, BoxLoss, kernels, pairwise
 from boxloss.kernels import catalog, trace
+from boxloss.kernels.native import NATIVE, Library
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = catalog.read()
@@ -318,6 +321,40 @@ def test_a_weight_or_divisor_that_requires_a_gradient_gets_one():
 
 
 @needs_library
+def test_numbers_are_traced_wherever_the_caller_is():
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    with torch.inference_mode():
+        got = boxloss.smooth_l1_loss(pred, target, beta=3.25)
+    with kernels.disabled():
+        assert torch.equal(got, boxloss.smooth_l1_loss(pred, target, beta=3.25))
+    with torch.device("meta"):  # where new tensors would be made
+        value = boxloss.smooth_l1_loss(pred, target, beta=3.5, reduction="mean")
+        matrix = pairwise("giou", pred.requires_grad_(), target)
+        matrix.sum().backward()
+    assert value.device == matrix.device == pred.grad.device == torch.device("cpu")
+
+
+@needs_library
+def test_views_that_are_yet_to_be_negated():
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    lazy = torch.complex(torch.zeros_like(pred), -pred).conj().imag
+    assert lazy.is_neg()
+    assert torch.equal(boxloss.giou_loss(lazy, target), boxloss.giou_loss(pred, target))
+    assert "negated" in kernels.explain("giou", lazy, target)
+
+
+@needs_library
+def test_boxes_that_were_changed_before_the_backward_pass():
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    shifted = pred.requires_grad_() * 1.0
+    value = boxloss.giou_loss(shifted, target, reduction="mean")
+    with torch.no_grad():
+        shifted += 1.0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+@needs_library
 def test_kernels_are_explained():
     pred, target = pairs.draw("pixels", 4, torch.float32)
     assert kernels.explain("giou", pred, target) == f"giou: kernel giou, {compiled.instructions[0]}, 1 threads"
@@ -443,3 +480,98 @@ def test_every_choice_is_compiled():
         of_loss = [entry for entry in ENTRIES if entry.loss == name]
         choices = [catalog._values(parameter.kind) for parameter in loss.parameters.values()]
         assert len(of_loss) == len(list(itertools.product(*filter(None, choices))))
+
+
+# -- tests that can fail ---------------------------------------------------------------------------------------------
+
+MUTANTS = {
+    "maximum that loses NaN": ("operations.h", "return a != a ? a : most;", "return most;"),
+    "sign of 0 is 1": ("operations.h", "(R)(x > 0) - (R)(x < 0)", "(R)(x >= 0) - (R)(x < 0)"),
+    "wrong octant": ("functions.h", "r = a > b ?", "r = a < b ?"),
+    "one coefficient of atan": ("functions.h", "0x1.9998fdb6ff2dcp-3", "0x1.9998fdb6ff2dcp-4"),
+    "one coefficient of log": ("functions.h", "p = p * u + 1.0 / 5;", "p = p * u + 1.0 / 5.001;"),
+    "exp without its last bit": ("functions.h", "p = p * r + 0.5;", "p = p * r + 0.4999;"),
+    "gather by the wrong stride": ("boxes.h", "boxes[i * stride + k] : 0", "boxes[i * 4 + k] : 0"),
+    "the last block is whole": (
+        "boxes.h",
+        "columns[k * BLOCK + i] = i < n ? ",
+        "columns[k * BLOCK + i] = i < n - 1 ? ",
+    ),
+    "gradients without weights": ("boxes.h", "(R)job->factor * (weight ? weight[i] : 1)", "(R)job->factor"),
+    "a sum that counts the rest": ("boxes.h", "for (int i = n; i < BLOCK; i++) out[i] = 0;", ""),
+    "rows of a matrix do not follow": (
+        "boxes.h",
+        "i += m, row += 1, column = 0;\n    }\n    kernel",
+        "i += m, column = 0;\n    }\n    kernel",
+    ),
+    "gradient by b of one coordinate": (
+        "boxes.h",
+        "b_gradient[k * columns + column + j] +=",
+        "b_gradient[column + j] +=",
+    ),
+    "threads that overlap": ("kernels.c", "shares[k].first = units * k / count * unit;", "shares[k].first = 0;"),
+}
+SMALL = ("giou", "ciou", "smooth_l1", "log_iou", "focal_eiou")
+
+
+def compiled_from(folder, path):
+    flags = ["-std=c11", "-O1", "-ffp-contract=off", "-w", "-fPIC", "-shared", "-DBASELINE_ONLY"]
+    subprocess.run(["cc", *flags, "-o", str(path), str(folder / "kernels.c"), "-lm", "-pthread"], check=True)
+    return Library(path)
+
+
+@pytest.fixture
+def small_sources(tmp_path):
+    """The sources of a few kernels, which compile in seconds."""
+    folder = tmp_path / "csrc"
+    shutil.copytree(NATIVE, folder, ignore=shutil.ignore_patterns("compiled.*"))
+    parts = re.split(r"(?=KERNEL\()", (folder / "generated.h").read_text())
+    (folder / "generated.h").write_text("".join(p for p in parts if p.startswith(tuple(f"KERNEL({n})" for n in SMALL))))
+    (folder / "names.h").write_text("#define KERNELS(X) " + " ".join(f"X({name})" for name in SMALL) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+@needs_library
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.parametrize("mutant", [None, *MUTANTS])
+def test_every_mutant_dies(mutant, small_sources, monkeypatch):
+    if mutant:
+        file, old, new = MUTANTS[mutant]
+        text = (small_sources / file).read_text()
+        assert text.count(old) == 1, f"{file} has changed: {text.count(old)} places like {old!r}"
+        (small_sources / file).write_text(text.replace(old, new))
+    library = compiled_from(small_sources, small_sources.parent / "mutant.so")
+    monkeypatch.setattr(kernels, "library", lambda: library)
+    kernels._find.cache_clear()
+    try:
+        if mutant is None:
+            check_all()
+        else:
+            with pytest.raises(AssertionError):
+                check_all()
+    finally:
+        kernels._find.cache_clear()
+
+
+def check_all():
+    """What the tests above check of all kernels, of a few."""
+    for kind in ("pixels", "nearly_equal", "degenerate", "not finite"):
+        pred, target = kind_of_boxes(kind, torch.float32)
+        for name in SMALL:
+            got, wanted = both(LOSSES[name].function, pred, target)
+            assert_same(got, wanted, name not in ROUNDED, name)
+    pred, target = pairs.draw("pixels", 9001, torch.float32)
+    weight = torch.linspace(0, 2, 9001)
+    wide = torch.cat((pred, pred), 1)[:, :4]
+    upstream = torch.linspace(-1, 1, 70 * 300).view(70, 300)
+    torch.set_num_threads(2)
+    try:
+        got, wanted = both(lambda p, t: boxloss.giou_loss(p, t, reduction="sum", weight=weight), pred, target)
+        torch.testing.assert_close(got, wanted, rtol=2e-5, atol=1e-6)
+        got, wanted = both(lambda t: boxloss.giou_loss(wide, t, reduction="sum"), target)
+        torch.testing.assert_close(got, wanted, rtol=2e-5, atol=1e-6)
+        got, wanted = both(lambda a, b: pairwise("giou", a, b), pred[:70], target[:300], upstream=upstream)
+        torch.testing.assert_close(got, wanted, rtol=2e-5, atol=1e-5)
+    finally:
+        torch.set_num_threads(1)

@@ -253,7 +253,9 @@ def test_compiles_whole(variant):
     """aot_eager traces as every compiler does, fusing nothing, so the results have to be the same to the bit."""
     torch._dynamo.reset()
     pred, target = pairs.draw("normalized", 8, torch.float32)
-    compiled = torch.compile(lambda p, t: apply(variant, p, t, reduction="sum"), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda p, t: apply(variant, p, t, reduction="sum"), fullgraph=True, dynamic=True, backend="aot_eager"
+    )
     expected, slope = (torch.zeros(()), torch.zeros(()))
     pred.requires_grad_()
     with kernels.disabled():
@@ -267,12 +269,18 @@ def test_compiles_whole(variant):
 
 @pytest.mark.slow
 @every_graph
-def test_compiles_with_inductor(variant):
+def test_compiles_with_inductor(variant, capsys):
+    """It also says how many kernels Inductor makes of it."""
+    from torch._inductor import metrics
+
     torch._dynamo.reset()
+    metrics.reset()
     pred, target = pairs.draw("normalized", 100, torch.float32)
     pred.requires_grad_()
-    value = torch.compile(lambda p, t: apply(variant, p, t), fullgraph=True)(pred, target)
+    value = torch.compile(lambda p, t: apply(variant, p, t), fullgraph=True, dynamic=True)(pred, target)
     (gradient,) = torch.autograd.grad(value.sum(), pred)
+    with capsys.disabled():
+        print(f"{variant}: {metrics.generated_kernel_count} kernels, forward and backward")
     expected = apply(variant, pred, target)
     (slope,) = torch.autograd.grad(expected.sum(), pred)
     torch.testing.assert_close(value, expected, rtol=2e-6, atol=0)

@@ -77,6 +77,8 @@ def why_not(*boxes: Tensor) -> str:
             return f"a tensor is on {tensor.device}; they compute on the CPU"
         if type(tensor) not in (Tensor, torch.nn.Parameter):
             return f"a tensor is a {type(tensor).__name__}, which may want to see each operation"
+        if tensor.is_neg():
+            return "a tensor is a view whose numbers are yet to be negated"
     return ""
 
 

@@ -90,8 +90,9 @@ def trace(formula: Callable[..., torch.Tensor], parameters: Mapping[str, Any], d
     def loss(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return formula(BoxPair(pred, target), **parameters)
 
-    box = torch.tensor([0.0, 0.0, 2.0, 2.0], dtype=dtype)
-    graph = make_fx(torch.func.grad_and_value(loss, argnums=(0, 1)))(box, box + 1.0)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+        box = torch.tensor([0.0, 0.0, 2.0, 2.0], dtype=dtype, device="cpu")
+        graph = make_fx(torch.func.grad_and_value(loss, argnums=(0, 1)))(box, box + 1.0)
     return _Tracer().program(graph)
 
 

@@ -83,7 +83,7 @@ def _forward(call: _Call, pred: Tensor, target: Tensor, gradients: tuple[Tensor 
         call.run(pred, target, weight=call.weight, values=values)
         return values
     total = call.run(pred, target, weight=call.weight, factor=1.0 / call.by, gradients=gradients, sum=True)
-    return torch.tensor(total / call.by, dtype=pred.dtype)
+    return torch.tensor(total / call.by, dtype=pred.dtype, device=pred.device)
 
 
 class _Fused(torch.autograd.Function):

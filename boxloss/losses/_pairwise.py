@@ -165,8 +165,8 @@ class _ByKernel(torch.autograd.Function):
                 matrix = _every_pair(ctx.formula, a, b)
             return None, None, *_gradients(matrix, a, b, grad, create_graph=again)
         kernel: Kernel = ctx.kernel
-        sums_a = torch.zeros(*a.shape, dtype=torch.float64)
-        sums_b = torch.zeros(b.shape[0], 4, b.shape[1], dtype=torch.float64) if needs_b else None
+        sums_a = a.new_zeros(a.shape, dtype=torch.float64)
+        sums_b = b.new_zeros(b.shape[0], 4, b.shape[1], dtype=torch.float64) if needs_b else None
         for k, (upstream, of_a, of_b) in enumerate(zip(grad.contiguous(), a.contiguous(), b.contiguous(), strict=True)):
             gradients = (sums_a[k], None if sums_b is None else sums_b[k])
             kernel.library.pairs(kernel.place, kernel.numbers, of_a, of_b, upstream=upstream, gradients=gradients)

@@ -53,7 +53,7 @@ struct isa {
   kernel_f kernels[KERNEL_COUNT][2][2]; /* by type; value, or value and gradient */
 };
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(BASELINE_ONLY)
 #define BY_CPU 1
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)
