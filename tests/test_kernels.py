@@ -18,7 +18,7 @@ from variants import VARIANTS, label
 
 import boxloss
 from boxloss import LOSSES, BoxLoss, kernels, pairwise
-from boxloss.kernels import catalog, trace
+from boxloss.kernels import c, catalog, trace
 from boxloss.kernels.native import NATIVE, Library
 
 ROOT = Path(__file__).parent.parent
@@ -117,14 +117,14 @@ def test_a_kernel_is_its_formula(kind, dtype, instructions):
 
 @needs_library
 def test_every_variant_has_a_kernel_or_a_reason():
-    found = {label(variant): kernels.find(*variant, torch.float32) for variant in VARIANTS}
+    found = {label(variant): kernels.find(*variant, torch.float64) for variant in VARIANTS}
     without = {name: reason for name, reason in found.items() if isinstance(reason, str)}
     assert without == {
         "smooth_l1-beta=0.0": "smooth_l1 computes in another way at {'beta': 0.0}",
         "log_iou-floor=0.75": "log_iou computes in another way at {'floor': 0.75}",
     } | {name: reason for name, reason in without.items() if "gamma" in name or "penalty_weight" in name}
     for variant in VARIANTS:
-        if isinstance(kernel := kernels.find(*variant, torch.float64), kernels.Kernel):
+        if isinstance(kernel := found[label(variant)], kernels.Kernel):
             pred, target = pairs.draw("pixels", 200, torch.float64)
             name, parameters = variant
             got, wanted = both(lambda p, t: LOSSES[name].function(p, t, **parameters), pred, target)  # noqa: B023
@@ -143,12 +143,25 @@ def test_numbers_are_arguments(name, parameters):
 
 
 @needs_library
-@pytest.mark.parametrize("count", [*range(1, 68), 127, 128, 129, 1000])
-def test_any_number_of_pairs(count):
-    pred, target = pairs.draw("pixels", count, torch.float32)
-    for reduction in ("none", "sum"):
-        got, wanted = both(lambda p, t: boxloss.giou_loss(p, t, reduction=reduction), pred, target)  # noqa: B023
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_any_number_of_pairs(reduction):
+    for count in (*range(1, 68), 127, 128, 129, 1000):
+        pred, target = pairs.draw("pixels", count, torch.float32)
+        got, wanted = both(lambda p, t: boxloss.giou_loss(p, t, reduction=reduction), pred, target)
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
+
+
+@needs_library
+def test_numbers_that_always_change_are_not_traced_for_ever(monkeypatch):
+    """Such as a gamma that grows from step to step."""
+    kernels.forget()
+    monkeypatch.setattr(kernels, "MOST_TRACES", 2)
+    pred, target = pairs.draw("pixels", 5, torch.float32)
+    said = [kernels.explain("smooth_l1", pred, target, beta=beta) for beta in (2.0, 3.0, 4.0, 2.0, 1.0)]
+    assert ["kernel" in text.split(",")[0] for text in said] == [True, True, True, True, True]
+    assert ["formula" in text for text in said] == [False, False, True, False, False]
+    assert "numbers have changed 2 times" in said[2]
+    kernels.forget()
 
 
 LAYOUTS = {
@@ -393,13 +406,13 @@ def test_without_a_library_the_formulas_run(monkeypatch):
     pred, target = pairs.draw("pixels", 40, torch.float32)
     wanted = boxloss.giou_loss(pred, target, reduction="mean")
     monkeypatch.setattr(kernels, "library", lambda: "they were not compiled")
-    kernels._find.cache_clear()
+    kernels.forget()
     try:
         assert "they were not compiled" in kernels.explain("giou", pred, target)
         torch.testing.assert_close(boxloss.giou_loss(pred, target, reduction="mean"), wanted)
         torch.testing.assert_close(pairwise("giou", pred, target).diagonal().mean(), wanted)
     finally:
-        kernels._find.cache_clear()
+        kernels.forget()
 
 
 # -- threads and processes -------------------------------------------------------------------------------------------
@@ -452,7 +465,13 @@ def test_in_forked_processes():
 # -- how they are made -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.__version__.startswith("2.14"), reason="`make kernels` was run with torch 2.14")
+made_here = pytest.mark.skipif(
+    not torch.__version__.startswith("2.14"), reason="`make kernels` was run with torch 2.14"
+)
+
+
+@made_here
+@pytest.mark.slow
 def test_the_kernels_are_those_of_the_formulas(monkeypatch):
     """What is committed is what `make kernels` writes."""
     monkeypatch.syspath_prepend(ROOT / "tools")
@@ -462,17 +481,22 @@ def test_the_kernels_are_those_of_the_formulas(monkeypatch):
         assert path.read_text() == text, f"{path} is not what the formulas make: run `make kernels`"
 
 
+@made_here
+def test_some_kernels_are_those_of_the_formulas():
+    """Together they use every part of the geometry."""
+    source = (NATIVE / "generated.h").read_text()
+    losses = {name: LOSSES[name] for name in ("smooth_l1", "giou", "eiou")}
+    for entry, programs in catalog.entries(losses):
+        assert entry in ENTRIES, f"{entry.name} is not what the formula makes: run `make kernels`"
+        assert c.function(entry.name, programs, entry.arguments) in source, entry.name
+
+
 def test_digests_tell_programs_apart():
     (entry,) = (entry for entry in ENTRIES if entry.name == "smooth_l1")
     program = trace.trace(LOSSES["smooth_l1"].formula, {"beta": 3.0}, torch.float32)
     other = trace.trace(LOSSES["l1"].formula, {}, torch.float32)
     assert catalog.digest(program, entry.arguments) == entry.digests["float32"] != catalog.digest(other, [])
     assert set(catalog.numbers_of(program, entry.arguments)) == {3.0}
-
-
-def test_importing_traces_nothing():
-    code = "import sys, boxloss; print('boxloss.kernels.trace' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_every_choice_is_compiled():
@@ -543,7 +567,7 @@ def test_every_mutant_dies(mutant, small_sources, monkeypatch):
         (small_sources / file).write_text(text.replace(old, new))
     library = compiled_from(small_sources, small_sources.parent / "mutant.so")
     monkeypatch.setattr(kernels, "library", lambda: library)
-    kernels._find.cache_clear()
+    kernels.forget()
     try:
         if mutant is None:
             check_all()
@@ -551,7 +575,7 @@ def test_every_mutant_dies(mutant, small_sources, monkeypatch):
             with pytest.raises(AssertionError):
                 check_all()
     finally:
-        kernels._find.cache_clear()
+        kernels.forget()
 
 
 def check_all():

@@ -104,7 +104,13 @@ def fault_of(package: ModuleType) -> None:
     checks.check_values(package, "nearly_equal", torch.float64, 2000, seed=5)  # where the last digits are lost
 
 
-@pytest.mark.parametrize("mutant", [None, *MUTANTS])
+FEW = list(MUTANTS)[::4]
+"""Enough to see in minutes that the checks find faults; `make test-slow` plants them all."""
+
+
+@pytest.mark.parametrize(
+    "mutant", [None, *FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in MUTANTS if name not in FEW)]
+)
 def test_every_mutant_dies(mutant, tmp_path, monkeypatch):
     name = "mutant"
     shutil.copytree(SOURCE, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "compiled.*"))

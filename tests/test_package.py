@@ -93,7 +93,7 @@ import socket, sys
 def refuse(*_): raise SystemExit("a connection was tried")
 socket.socket.connect = socket.create_connection = refuse
 import boxloss, boxloss.cli
-print(*sorted({"torchvision", "pycocotools", "matplotlib", "jsonargparse"} & set(sys.modules)))
+print(*sorted({"torchvision", "pycocotools", "matplotlib", "jsonargparse", "boxloss.kernels.trace"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
@@ -153,7 +153,7 @@ def test_readme_table_is_in_step(monkeypatch):
 def test_readme_examples_run():
     """In a process of their own, since one of them adds a loss."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     blocks.append('from boxloss.cli import main; main(["losses"])')
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)], capture_output=True, text=True, check=False

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +38,11 @@ class _Formula(NamedTuple):
     defaults: dict[str, Any]
 
 
+MOST_TRACES = 16
+"""Of a loss, for other numbers than its defaults: each takes half a second, so numbers that always change take none."""
+
 _FORMULAS: dict[str, _Formula] = {}
+_traces: Counter[tuple[str, torch.dtype]] = Counter()
 _here = threading.local()
 _OFF = os.environ.get("BOXLOSS_KERNELS") == "off"
 
@@ -45,7 +50,13 @@ _OFF = os.environ.get("BOXLOSS_KERNELS") == "off"
 def offer(name: str, formula: Callable[..., Tensor]) -> None:
     """Make a loss's formula known, of a `BoxPair` and keywords of its own."""
     _FORMULAS[name] = _Formula(formula, dict(formula.__kwdefaults__ or {}))
+    forget()
+
+
+def forget() -> None:
+    """What was found so far."""
     _find.cache_clear()
+    _traces.clear()
 
 
 @contextlib.contextmanager
@@ -126,6 +137,9 @@ def _numbers(
     (key,) = (key for key, value in catalog.DTYPES.items() if value == dtype)
     if all(given[name] == default for name, default in entry.defaults.items()):
         return entry.numbers[key]
+    _traces[entry.name, dtype] += 1
+    if _traces[entry.name, dtype] > MOST_TRACES:
+        return f"its numbers have changed {MOST_TRACES} times, and each new one costs half a second"
     from .trace import NoRuleError, trace  # it takes a while to import, and few need it
 
     try:

@@ -90,7 +90,7 @@ def _entry(
 ) -> tuple[Entry, tuple[Program, Program]]:
     narrow, wide = (_program(loss.formula, {**choices, **defaults}, dtype) for dtype in DTYPES.values())
     changed = {key: value * OTHER for key, value in defaults.items()}
-    other = _program(loss.formula, {**choices, **changed}, torch.float32)
+    other = _program(loss.formula, {**choices, **changed}, torch.float32) if defaults else narrow
     constants = dict(other.constants())
     arguments = [place for place, value in narrow.constants() if constants[place] != value]
     if digest(other, arguments) != digest(narrow, arguments):
