@@ -20,7 +20,7 @@ demo: .venv/installed
 	$(BIN)/boxloss compare configs/compare/demo.yaml
 
 bench: .venv/installed
-	$(BIN)/python tools/bench.py
+	$(BIN)/python tools/bench.py --out docs
 
 # Rewrites the generated part of README.md; a test compares it.
 readme: .venv/installed

@@ -521,7 +521,7 @@ MUTANTS = {
         "columns[k * BLOCK + i] = i < n ? ",
         "columns[k * BLOCK + i] = i < n - 1 ? ",
     ),
-    "gradients without weights": ("boxes.h", "(R)job->factor * (weight ? weight[i] : 1)", "(R)job->factor"),
+    "gradients without weights": ("boxes.h", "(R)job->factor * weight[i]", "(R)job->factor"),
     "a sum that counts the rest": ("boxes.h", "for (int i = n; i < BLOCK; i++) out[i] = 0;", ""),
     "rows of a matrix do not follow": (
         "boxes.h",

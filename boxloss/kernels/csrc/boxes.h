@@ -25,6 +25,7 @@ static double OP(rows)(const struct rows *job, kernel_f kernel, int64_t first, i
   R in[8 * BLOCK] __attribute__((aligned(64))), out[9 * BLOCK] __attribute__((aligned(64)));
   R factors[BLOCK] __attribute__((aligned(64)));
   double sums[8] = {0};
+  for (int i = 0; i < BLOCK; i++) factors[i] = (R)job->factor;
   for (int64_t at = first; at < last; at += BLOCK) {
     const int n = last - at < BLOCK ? (int)(last - at) : BLOCK;
     OP(gather)((const R *)job->pred + at * job->pred_stride, job->pred_stride, n, in);
@@ -40,7 +41,8 @@ static double OP(rows)(const struct rows *job, kernel_f kernel, int64_t first, i
         for (int k = 0; k < 8; k++) sums[k] += out[i + k];
     }
     if (!job->pred_gradient && !job->target_gradient) continue;
-    for (int i = 0; i < n; i++) factors[i] = (R)job->factor * (weight ? weight[i] : 1);
+    if (weight)
+      for (int i = 0; i < n; i++) factors[i] = (R)job->factor * weight[i];
     if (job->pred_gradient) OP(scatter)(out + BLOCK, factors, n, (R *)job->pred_gradient + at * 4);
     if (job->target_gradient) OP(scatter)(out + 5 * BLOCK, factors, n, (R *)job->target_gradient + at * 4);
   }
