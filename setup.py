@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 NATIVE = "boxloss/kernels/csrc"
@@ -24,12 +25,6 @@ class BuildLibrary(build_ext):
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return ext.export_symbols  # no PyInit_…
-
-
-try:
-    from setuptools.command.bdist_wheel import bdist_wheel
-except ImportError:  # before setuptools 70
-    from wheel.bdist_wheel import bdist_wheel
 
 
 class Wheel(bdist_wheel):

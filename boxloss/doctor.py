@@ -11,6 +11,7 @@ import torch
 
 from . import kernels
 from ._version import __version__
+from .extras import version_of
 from .losses import LOSSES
 
 
@@ -24,7 +25,7 @@ def _versions() -> Iterator[str]:
     for requirement in metadata.requires("boxloss") or ():
         if "extra ==" not in requirement:
             name = _name(requirement)
-            yield f"  {name} {_version(name)}"
+            yield f"  {name} {version_of(name) or 'missing'}"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     yield f"  threads {torch.get_num_threads()}, GPU {gpu}"
 
@@ -34,7 +35,7 @@ def _extras() -> Iterator[str]:
     requirements = metadata.requires("boxloss") or []
     for extra in metadata.metadata("boxloss").get_all("Provides-Extra") or ():
         names = [_name(r) for r in requirements if f'extra == "{extra}"' in r.replace("'", '"')]
-        missing = [name for name in names if _version(name) == "missing"]
+        missing = [name for name in names if version_of(name) is None]
         yield f"extra {extra}: {'lacks ' + ', '.join(missing) if missing else 'installed'}"
 
 
@@ -61,10 +62,3 @@ def _name(requirement: str) -> str:
     'jsonargparse'
     """
     return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"

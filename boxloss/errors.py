@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class BoxlossError(RuntimeError):
@@ -18,6 +18,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else ""
+
+
+def unknown_loss(name: object, known: Collection[str]) -> ValueError:
+    """The error for a loss that there is not; it names the nearest."""
+    hint = nearest(str(name).lower().removesuffix("_loss"), known) or f"known: {', '.join(known)}"
+    return ValueError(f"no loss named {name!r}; {hint}")
 
 
 FORESEEN = (ValueError, OSError, ImportError, BoxlossError)

@@ -45,6 +45,11 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return numerator.masked_fill(zero, 0.0) / denominator.masked_fill(zero, 1.0)
 
 
+def joint_shape(first: torch.Size, second: torch.Size) -> torch.Size:
+    """Of what pairs up: each size is that of the two which is not 1."""
+    return torch.Size(q if p == 1 else p for p, q in zip(first, second, strict=True))
+
+
 class BoxPair:
     """Two boxes, or two batches of boxes that broadcast, and what they have in common. It lives for one call only.
 
@@ -62,7 +67,7 @@ class BoxPair:
     @property
     def shape(self) -> torch.Size:
         """Of the pairs, ``(...)``."""
-        return torch.Size(t if p == 1 else p for p, t in zip(self._pred.shape[2:], self._target.shape[2:], strict=True))
+        return joint_shape(self._pred.shape[2:], self._target.shape[2:])
 
     # -- lengths, (2, ...) -------------------------------------------------------------------------------------------
 

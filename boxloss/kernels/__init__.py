@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..boxes import in_one_dtype
+from ..errors import unknown_loss
 from . import catalog
 from .native import Library, library
 
@@ -161,10 +163,9 @@ def explain(loss: str, pred: Tensor, target: Tensor, **parameters: Any) -> str:
         parameters: the loss's own.
     """
     if loss not in _FORMULAS:
-        raise ValueError(f"no loss named {loss!r}; known: {', '.join(_FORMULAS)}")
-    dtype = torch.promote_types(pred.dtype, target.dtype)
-    dtype = dtype if dtype == torch.float64 or dtype.is_floating_point else torch.float64
-    found = why_not(pred, target) or find(loss, parameters, torch.float32 if dtype.itemsize < 4 else dtype)
+        raise unknown_loss(loss, _FORMULAS)
+    computed, _ = in_one_dtype(pred, target)
+    found = why_not(pred, target) or find(loss, parameters, computed.dtype)
     if isinstance(found, Kernel):
         instructions = found.library.instructions[found.library.used]
         return f"{loss}: kernel {found.name}, {instructions}, {torch.get_num_threads()} threads"

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from .trace import REAL, TRUTH, WHOLE, Constant, Operand, Place, Program, Step
 
-_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&"} | {
+_SIGNS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "and": "&",
     "lt": "<",
     "gt": ">",
     "le": "<=",

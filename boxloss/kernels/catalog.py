@@ -44,10 +44,9 @@ class Entry:
 
 
 def read() -> list[Entry]:
-    entries = [Entry(**entry) for entry in json.loads(FILE.read_bytes())]
-    for entry in entries:
-        entry.arguments[:] = [(step, place) for step, place in entry.arguments]
-    return entries
+    return [
+        Entry(**entry | {"arguments": list(map(tuple, entry["arguments"]))}) for entry in json.loads(FILE.read_bytes())
+    ]
 
 
 def text(entries: list[Entry]) -> str:

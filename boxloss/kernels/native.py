@@ -96,11 +96,11 @@ class Library:
             pred.data_ptr(),
             target.data_ptr(),
             *strides,
-            None if weight is None else weight.data_ptr(),
+            _pointer(weight),
             factor,
             numbers,
-            None if values is None else values.data_ptr(),
-            *(None if gradient is None else gradient.data_ptr() for gradient in gradients),
+            _pointer(values),
+            *map(_pointer, gradients),
             ctypes.pointer(total) if sum else None,
         )
         wide = pred.dtype == torch.float64
@@ -125,14 +125,18 @@ class Library:
             a.data_ptr(),
             b.data_ptr(),
             numbers,
-            None if values is None else values.data_ptr(),
-            None if upstream is None else upstream.data_ptr(),
-            *(None if gradient is None else gradient.data_ptr() for gradient in gradients),
+            _pointer(values),
+            _pointer(upstream),
+            *map(_pointer, gradients),
             None,
         )
         wide = a.dtype == torch.float64
         if self._c.boxloss_pairs(kernel, wide, self.used, torch.get_num_threads(), byref(job)):
             raise MemoryError(f"no memory for {len(b)} columns")
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _names(of: Any) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import kernels
 from ..boxes import as_pair
-from ..errors import nearest
+from ..errors import unknown_loss
 from ..geometry import BoxPair
 from ..kernels import Kernel
 from ._fused import fused
@@ -285,8 +285,7 @@ def find_loss(name: str) -> Loss:
     """
     if isinstance(name, str) and name in LOSSES:
         return LOSSES[name]
-    hint = nearest(str(name).lower().removesuffix("_loss"), LOSSES) or f"known: {', '.join(LOSSES)}"
-    raise ValueError(f"no loss named {name!r}; {hint}")
+    raise unknown_loss(name, LOSSES)
 
 
 def similarity(name: str, pred: Tensor, target: Tensor, **parameters: Any) -> Tensor:

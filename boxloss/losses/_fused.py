@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import kernels
+from ..geometry import joint_shape
 from ._reduce import as_weight, divisor, reduce_pairs
 
 Formula = Callable[[Tensor, Tensor], Tensor]
@@ -35,9 +36,7 @@ def fused(
         weight: without gradient.
         avg_factor: without gradient.
     """
-    shape = pred.shape[:-1]
-    if target.shape != pred.shape:
-        shape = torch.Size(t if p == 1 else p for p, t in zip(shape, target.shape[:-1], strict=True))
+    shape = joint_shape(pred.shape[:-1], target.shape[:-1])
     weights = None if weight is None else as_weight(weight, shape, pred.dtype).contiguous()
     by = divisor(reduction, shape.numel(), pred.dtype, avg_factor)
     call = _Call(kernel, formula, shape, reduction, weights, float(by))
@@ -95,7 +94,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, pred: Tensor, target: Tensor) -> Tensor:
         ctx.call = call
-        ctx.save_for_backward(*(boxes.clone() if boxes.is_inference() else boxes for boxes in (pred, target)))
+        keep(ctx, pred, target)
         ctx.gradients = None
         if call.reduction == "none":
             return _forward(call, pred, target, (None, None))
@@ -105,14 +104,9 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         call: _Call = ctx.call
+        if needs_graph(grad):
+            return None, *gradients_by_graph(ctx, call.again, grad)
         pred, target = ctx.saved_tensors
-        again = torch.is_grad_enabled()  # create_graph=True
-        if again or torch._C._functorch.is_legacy_batchedtensor(grad):  # or is_grads_batched=True
-            with torch.enable_grad():
-                value = call.again(pred, target)
-            wanted = [boxes for boxes, needed in zip((pred, target), ctx.needs_input_grad[1:], strict=True) if needed]
-            found = iter(torch.autograd.grad(value, wanted, grad, create_graph=again))
-            return None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:])  # type: ignore[return-value]
         # They are handed over once: autograd would have to copy what is kept here.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
@@ -126,6 +120,33 @@ class _Fused(torch.autograd.Function):
             gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in gradients)
         of_pred, of_target = gradients
         return None, _summed(of_pred, pred.shape), _summed(of_target, target.shape)
+
+
+def keep(ctx: Any, *boxes: Tensor) -> None:
+    """Save boxes for the backward pass; those of inference mode can only be copied for it."""
+    ctx.save_for_backward(*(each.clone() if each.is_inference() else each for each in boxes))
+
+
+def needs_graph(grad: Tensor) -> bool:
+    """Whether a backward pass is to be differentiated (create_graph) or run for many at once (is_grads_batched)."""
+    return torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
+def gradients_by_graph(ctx: Any, formula: Formula, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients by the two boxes that were kept, the last inputs, through a formula that autograd follows."""
+    pred, target = ctx.saved_tensors
+    with torch.enable_grad():
+        value = formula(pred, target)
+    return gradients_of(value, pred, target, grad, ctx.needs_input_grad[-2:], create_graph=torch.is_grad_enabled())
+
+
+def gradients_of(
+    value: Tensor, first: Tensor, second: Tensor, grad: Tensor, needed: Sequence[bool], *, create_graph: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients by those of two boxes that need one."""
+    wanted = [boxes for boxes, needs in zip((first, second), needed, strict=True) if needs]
+    found = iter(torch.autograd.grad(value, wanted, grad, create_graph=create_graph))
+    return next(found) if needed[0] else None, next(found) if needed[1] else None
 
 
 def _summed(gradient: Tensor | None, shape: torch.Size) -> Tensor | None:

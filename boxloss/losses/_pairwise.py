@@ -11,8 +11,10 @@ from torch import Tensor
 
 from .. import kernels
 from ..boxes import check_boxes, in_one_dtype
+from ..geometry import joint_shape
 from ..kernels import Kernel
-from ._define import LOSSES, LossFunction, check_own, find_loss
+from ._define import LOSSES, Loss, LossFunction, check_own, find_loss
+from ._fused import gradients_by_graph, gradients_of, keep, needs_graph
 
 TILE = 1 << 16
 """Pairs computed at a time. Some 60 intermediate numbers a pair: 16 MB in float32."""
@@ -59,11 +61,14 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) 
         )
     a, b = in_one_dtype(a, b)
     formula = functools.partial(function, **parameters)
-    kernel = None if torch.compiler.is_compiling() else _kernel(function, parameters, a, b)
+    compiling = torch.compiler.is_compiling()
+    ours = None if compiling else next((loss for loss in LOSSES.values() if loss.function is function), None)
+    kernel = _kernel(ours, parameters, a, b) if ours else None
     small = a.shape[:-1].numel() * b.shape[-2] <= TILE
-    if kernel is None and (torch.compiler.is_compiling() or small or _needs_whole(function, a, b)):
+    # What a function that is not in `LOSSES` closes over can't be seen into tiles either.
+    if kernel is None and (ours is None or small or _needs_whole(a, b)):
         return _every_pair(formula, a, b)
-    leading = [q if p == 1 else p for p, q in zip(a.shape[:-2], b.shape[:-2], strict=True)]
+    leading = joint_shape(a.shape[:-2], b.shape[:-2])
     flat_a = a.expand(*leading, *a.shape[-2:]).reshape(-1, *a.shape[-2:])
     flat_b = b.expand(*leading, *b.shape[-2:]).reshape(-1, *b.shape[-2:])
     matrix: Tensor = (
@@ -72,21 +77,17 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) 
     return matrix.reshape(*leading, *matrix.shape[-2:])
 
 
-def _kernel(function: Any, parameters: dict[str, Any], a: Tensor, b: Tensor) -> Kernel | None:
-    """The kernel of a loss function, if it has one that can be used here."""
-    for loss in LOSSES.values():
-        if function is loss.function:
-            loss.check_parameters(parameters)
-            return loss.kernel(parameters, a, b)
-    return None
+def _kernel(loss: Loss, parameters: dict[str, Any], a: Tensor, b: Tensor) -> Kernel | None:
+    """The kernel of a loss, if it has one that can be used here."""
+    loss.check_parameters(parameters)
+    return loss.kernel(parameters, a, b)
 
 
-def _needs_whole(function: Any, a: Tensor, b: Tensor) -> bool:
-    """Function transforms and forward mode can't see into tiles; nor would what another function closes over."""
+def _needs_whole(a: Tensor, b: Tensor) -> bool:
+    """Function transforms and forward mode can't see into tiles."""
     unpack = torch.autograd.forward_ad.unpack_dual
     forward_mode = any(unpack(boxes).tangent is not None for boxes in (a, b))  # type: ignore[no-untyped-call]
-    ours = any(function is loss.function for loss in LOSSES.values())
-    return forward_mode or not ours or torch._C._are_functorch_transforms_active()
+    return forward_mode or torch._C._are_functorch_transforms_active()
 
 
 def _every_pair(formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
         ctx.formula = formula
-        ctx.save_for_backward(*(boxes.clone() if boxes.is_inference() else boxes for boxes in (a, b)))
+        keep(ctx, a, b)
         matrix = a.new_empty(a.shape[0], a.shape[1], b.shape[1])
         for i, j, k in _tiles(*matrix.shape):
             matrix[i, j, k] = _every_pair(formula, a[i, j], b[i, k])
@@ -121,13 +122,10 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        if needs_graph(grad):
+            return None, *gradients_by_graph(ctx, functools.partial(_every_pair, ctx.formula), grad)
         a, b = ctx.saved_tensors
         _, needs_a, needs_b = ctx.needs_input_grad
-        again = torch.is_grad_enabled()  # create_graph=True
-        if again or torch._C._functorch.is_legacy_batchedtensor(grad):  # or is_grads_batched=True
-            with torch.enable_grad():
-                matrix = _every_pair(ctx.formula, a, b)
-            return None, *_gradients(matrix, a, b, grad, create_graph=again)
         grad_a = torch.zeros_like(a) if needs_a else None
         grad_b = torch.zeros_like(b) if needs_b else None
         for i, j, k in _tiles(*grad.shape):
@@ -135,7 +133,7 @@ class _Tiled(torch.autograd.Function):
             tile_b = b[i, k].detach().requires_grad_(needs_b)
             with torch.enable_grad():
                 tile = _every_pair(ctx.formula, tile_a, tile_b)
-            part_a, part_b = _gradients(tile, tile_a, tile_b, grad[i, j, k])
+            part_a, part_b = gradients_of(tile, tile_a, tile_b, grad[i, j, k], (needs_a, needs_b))
             if grad_a is not None and part_a is not None:
                 grad_a[i, j] += part_a
             if grad_b is not None and part_b is not None:
@@ -149,7 +147,7 @@ class _ByKernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernel: Kernel, formula: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
         ctx.kernel, ctx.formula = kernel, formula
-        ctx.save_for_backward(*(boxes.clone() if boxes.is_inference() else boxes for boxes in (a, b)))
+        keep(ctx, a, b)
         matrix = a.new_empty(a.shape[0], a.shape[1], b.shape[1])
         for values, of_a, of_b in zip(matrix, a.detach().contiguous(), b.detach().contiguous(), strict=True):
             kernel.library.pairs(kernel.place, kernel.numbers, of_a, of_b, values=values)
@@ -157,13 +155,11 @@ class _ByKernel(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:
+        if needs_graph(grad):
+            with kernels.disabled():
+                return None, None, *gradients_by_graph(ctx, functools.partial(_every_pair, ctx.formula), grad)
         a, b = ctx.saved_tensors
         _, _, needs_a, needs_b = ctx.needs_input_grad
-        again = torch.is_grad_enabled()  # create_graph=True
-        if again or torch._C._functorch.is_legacy_batchedtensor(grad):  # or is_grads_batched=True
-            with torch.enable_grad(), kernels.disabled():
-                matrix = _every_pair(ctx.formula, a, b)
-            return None, None, *_gradients(matrix, a, b, grad, create_graph=again)
         kernel: Kernel = ctx.kernel
         sums_a = a.new_zeros(a.shape, dtype=torch.float64)
         sums_b = b.new_zeros(b.shape[0], 4, b.shape[1], dtype=torch.float64) if needs_b else None
@@ -176,12 +172,3 @@ class _ByKernel(torch.autograd.Function):
             sums_a.to(a.dtype) if needs_a else None,
             None if sums_b is None else sums_b.mT.to(b.dtype).contiguous(),
         )
-
-
-def _gradients(
-    value: Tensor, a: Tensor, b: Tensor, grad: Tensor, create_graph: bool = False
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients by those of ``a`` and ``b`` that require one."""
-    wanted = [boxes for boxes in (a, b) if boxes.requires_grad]
-    found = iter(torch.autograd.grad(value, wanted, grad, create_graph=create_graph))
-    return next(found) if a.requires_grad else None, next(found) if b.requires_grad else None

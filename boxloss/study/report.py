@@ -18,7 +18,7 @@ from .config import StudyConfig
 from .folder import REPORT, STUDY, Finished, data_folder, trial_folder
 from .matches import METRICS
 from .page import write_page
-from .summary import order
+from .summary import order, tested
 
 _EXAMPLES = 2
 
@@ -81,8 +81,7 @@ def _figures(
     reference: str,
 ) -> dict[str, Path]:
     paths = {name: folder / "figures" / f"{dataset}-{name}.png" for name in ("differences", "learning", "thresholds")}
-    compared = {name: figures["difference"] for name, figures in losses.items() if figures["difference"]}
-    compared = {name: difference for name, difference in compared.items() if difference["p"] is not None}
+    compared = tested(losses)
     if compared:
         plot_differences(compared, reference, paths["differences"])
     else:

@@ -100,8 +100,10 @@ def prepare(folder: Path, config: StudyConfig, left: Sequence[Trial], *, here: b
         if name in wanted or any(read_if_whole(kept / part) is None for part in (TRAIN, VAL)):
             try:
                 missing += _check(base, kept, here)
-            except (ValueError, FileNotFoundError) as error:
-                raise type(error)(f"{name}: {error}") from error
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{name}: {error}") from error
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
     write_config(folder / STUDY, config)
     if left:
         write_json(folder / ENVIRONMENT, environment(), indent=2)

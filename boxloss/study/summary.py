@@ -86,13 +86,15 @@ def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[st
     """What can be said, and what can't, in sentences."""
     sentences: list[str] = []
     for name, dataset in found["datasets"].items():
-        differences = tested(dataset)
+        differences = tested(dataset["losses"])
         of_dataset = [*_unlearned(dataset), *_differences(differences, found["reference"], found["exploratory"])]
         sentences += [f"{name}: {sentence}" if len(found["datasets"]) > 1 else sentence for sentence in of_dataset]
     if not found["comparisons"]:
         sentences.append("Nothing was compared: the study has results of one loss only.")
     elif found["exploratory"]:
-        seeds = max(len(one["seeds"]) for dataset in found["datasets"].values() for one in tested(dataset).values())
+        seeds = max(
+            len(one["seeds"]) for dataset in found["datasets"].values() for one in tested(dataset["losses"]).values()
+        )
         sentences.append(f"Exploratory: it cannot be significant. {too_few_seeds(seeds, found['comparisons'])}")
     unpaired = [entrant.called for entrant in config.entrants if entrant.seed_offset]
     if unpaired:
@@ -105,9 +107,9 @@ def conclusion(found: Mapping[str, Any], config: StudyConfig, failed: Mapping[st
     return sentences
 
 
-def tested(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The differences that were tested, by loss."""
-    differences = {loss: figures["difference"] for loss, figures in dataset["losses"].items()}
+def tested(losses: Mapping[str, Any]) -> dict[str, Any]:
+    """The differences that were tested, by loss, in the order of the losses."""
+    differences = {loss: figures["difference"] for loss, figures in losses.items()}
     return {loss: found for loss, found in differences.items() if found and found["p"] is not None}
 
 

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data import Annotations
+from ..extras import version_of
 from ..files import PARTS, read_if_whole, replacing, write_json
 from .config import Config, TrainConfig, read_config, write_config
 from .setup import Data
@@ -150,7 +150,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": ["boxloss", *sys.argv[1:]],
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: version_of(name) for name in _PACKAGES},
         "commit": _commit(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
@@ -158,13 +158,6 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:
