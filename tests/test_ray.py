@@ -42,7 +42,7 @@ def test_a_node_is_lost(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("BOXLOSS_CACHE", str(tmp_path / "cache"))
     data = write_data(tmp_path / "data")
     network = Network(scales=2, width=4, anchors=1)
-    base = TrainConfig(data=str(data), network=network, size=64, epochs=30, batch=4, evaluate_every=0)
+    base = TrainConfig(data=str(data), network=network, size=64, epochs=150, batch=4, evaluate_every=0)
     config = StudyConfig(["ciou", "darknet"], seeds=2, train=base, replicates=50)
 
     lost = []
