@@ -46,6 +46,7 @@ def _kernels() -> Iterator[str]:
         return
     yield f"kernels: {library.path}"
     yield f"  instruction sets: {', '.join(library.instructions)}; the first is used"
+    yield f"  threads: {library.threads}"
     reason = kernels.why_not()
     if reason:
         yield f"  none is used: {reason}"

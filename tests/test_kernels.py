@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import re
 import shutil
 import subprocess
@@ -460,6 +461,29 @@ def test_in_forked_processes():
         torch.set_num_threads(1)
     loader = torch.utils.data.DataLoader(_Losses(), num_workers=2, multiprocessing_context="fork")
     torch.testing.assert_close([value[0] for value in loader], wanted)
+
+
+@needs_library
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_fork_does_not_wait_for_threads_it_has_not():
+    """The OpenMP threads that the parent has used; nobody tells the child to use one, as a DataLoader does."""
+    torch.set_num_threads(2)
+    try:
+        pred, target = pairs.draw("pixels", 20_000, torch.float32)
+        wanted = boxloss.giou_loss(pred, target, reduction="sum").item()
+        child = multiprocessing.get_context("fork").Process(target=_same_in_fork, args=(pred, target, wanted))
+        child.start()
+        child.join(60)
+        if child.is_alive():
+            child.kill()
+        assert child.exitcode == 0
+    finally:
+        torch.set_num_threads(1)
+
+
+def _same_in_fork(pred, target, wanted):
+    assert torch.get_num_threads() == 2
+    assert boxloss.giou_loss(pred, target, reduction="sum").item() == wanted
 
 
 # -- how they are made -----------------------------------------------------------------------------------------------

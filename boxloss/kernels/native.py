@@ -50,6 +50,12 @@ class Pairs(ctypes.Structure):
     )
 
 
+class OpenMP(ctypes.Structure):
+    """``struct openmp`` of csrc/kernels.c."""
+
+    _fields_ = (("parallel", c_void_p), ("number", c_void_p), ("count", c_void_p))
+
+
 class Library:
     """A shared library made from csrc/kernels.c.
 
@@ -66,6 +72,10 @@ class Library:
         c.boxloss_rows.argtypes = (c_int, c_int, c_int, c_int, POINTER(Rows))
         c.boxloss_rows.restype = None
         c.boxloss_pairs.argtypes = (c_int, c_int, c_int, c_int, POINTER(Pairs))
+        openmp = _openmp_of_torch()
+        if openmp:
+            c.boxloss_use_openmp(byref(openmp))
+        self.threads = "torch's OpenMP" if openmp else "its own, started for each call"
         self._c: Any = c
         self.path = path
         self.kernels = {name: k for k, name in enumerate(_names(c.boxloss_kernel))}
@@ -133,6 +143,16 @@ class Library:
         wide = a.dtype == torch.float64
         if self._c.boxloss_pairs(kernel, wide, self.used, torch.get_num_threads(), byref(job)):
             raise MemoryError(f"no memory for {len(b)} columns")
+
+
+def _openmp_of_torch() -> OpenMP | None:
+    """The functions of the OpenMP that torch has loaded; nothing if it has none, or one that names them otherwise."""
+    try:
+        loaded = ctypes.CDLL(None)
+        functions = (loaded.GOMP_parallel, loaded.omp_get_thread_num, loaded.omp_get_num_threads)
+    except (AttributeError, OSError, TypeError):  # Windows has no name for what the process itself has loaded
+        return None
+    return OpenMP(*(ctypes.cast(function, c_void_p) for function in functions))
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

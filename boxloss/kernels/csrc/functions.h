@@ -75,7 +75,7 @@ INLINE double ISA_NAME(log)(double x) {
 INLINE double ISA_NAME(log1p)(double x) {
   double near = ISA_NAME(log_of_quotient)(x / (2 + x));
   double far = ISA_NAME(log)(1 + x);
-  return (x >= -0.5) & (x <= 1) ? near : far; /* s = x/(2 + x) is in [-1/3, 1/3] */
+  return ((x >= -0.5) & (x <= 1)) ? near : far; /* s = x/(2 + x) is in [-1/3, 1/3] */
 }
 
 /* To 1e-13, between e^-700 and e^700. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
+#include <unistd.h>
 #define HAS_THREADS 1
 #else
 #define HAS_THREADS 0
@@ -148,9 +149,30 @@ static void *work(void *given) {
   return 0;
 }
 
-/* Threads that live for this call only: nothing to be lost in a fork, nothing shared between callers. */
-static void together(struct share *shares, int count) {
+/* The OpenMP that torch runs on already, if it was found: its threads are awake, where new ones take 0.3 ms to be, and
+   no second set of threads wants the cores. These are GNU's names; the runtimes of LLVM and Intel know them too. */
+struct openmp {
+  void (*parallel)(void (*)(void *), void *, unsigned, unsigned); /* GOMP_parallel */
+  int (*number)(void), (*count)(void);                            /* omp_get_thread_num, omp_get_num_threads */
+};
+static struct openmp openmp;
+
+struct team {
+  struct share *shares;
+  int count;
+};
+
+/* What one of a team does; it may be smaller than was asked for. */
+static void its_part(void *given) {
+  const struct team *team = given;
+  for (int k = openmp.number(); k < team->count; k += openmp.count()) work(&team->shares[k]);
+}
+
 #if HAS_THREADS
+static pid_t openmp_process; /* a fork has its memory, but not its threads, and would wait for them forever */
+
+/* Threads that live for this call only: nothing to be lost in a fork, nothing shared between callers. */
+static void on_new_threads(struct share *shares, int count) {
   pthread_t threads[MOST_THREADS];
   int started[MOST_THREADS] = {0};
   for (int k = 1; k < count; k++) started[k] = pthread_create(&threads[k], 0, work, &shares[k]) == 0;
@@ -160,14 +182,31 @@ static void together(struct share *shares, int count) {
       pthread_join(threads[k], 0);
     else
       work(&shares[k]);
-#else
-  for (int k = 0; k < count; k++) work(&shares[k]);
-#endif
 }
+
+EXPORT void boxloss_use_openmp(const struct openmp *given) {
+  openmp = *given;
+  openmp_process = getpid();
+}
+
+static void together(struct share *shares, int count) {
+  struct team team = {shares, count};
+  if (count == 1)
+    work(&shares[0]);
+  else if (openmp.parallel && getpid() == openmp_process)
+    openmp.parallel(its_part, &team, (unsigned)count, 0);
+  else
+    on_new_threads(shares, count);
+}
+#else
+static void together(struct share *shares, int count) {
+  for (int k = 0; k < count; k++) work(&shares[k]);
+}
+#endif
 
 /* Contiguous parts of about the same size, each of whole units. */
 static int shared(struct share *shares, const struct share *like, int64_t total, int64_t unit, int threads) {
-  int64_t units = (total + unit - 1) / unit, each = 64 * BLOCK / unit + 1; /* not worth a thread below that */
+  int64_t units = (total + unit - 1) / unit, each = 32 * BLOCK / unit + 1; /* not worth a thread below that */
   int count = threads < MOST_THREADS ? threads : MOST_THREADS;
   if (count > units / each) count = (int)(units / each);
   if (count < 1) count = 1;
