@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import LOSSES, BoxLoss, Loss, __version__
+from .config import check_file, config_parser, parsed_config
 from .errors import FORESEEN
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def losses_command(arguments: Sequence[str]) -> None:
 def train_command(arguments: Sequence[str]) -> None:
     from . import training  # here and below: torchvision and its like take seconds to import
 
-    parser = training.config_parser(
+    parser = config_parser(
         training.TrainConfig,
         prog="boxloss train",
         usage="boxloss train CONFIG [--data …] [--loss …] [--out FOLDER] [options]",
@@ -77,7 +78,7 @@ def train_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", help="folder of the run (default: runs/, and the names of configuration and loss)")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's files")
     parsed = _parsed(parser, arguments, training.TrainConfig)
-    config = training.parsed_config(parser, parsed, training.TrainConfig).absolute()
+    config = parsed_config(parser, parsed, training.TrainConfig).absolute()
     stem = Path(str(parsed.config[0])).stem if parsed.config else "train"
     folder = Path(parsed.out or f"runs/{stem}-{config.loss}")
     figures = training.train(config, folder, tensorboard=parsed.tensorboard)
@@ -86,13 +87,14 @@ def train_command(arguments: Sequence[str]) -> None:
 
 
 def compare_command(arguments: Sequence[str]) -> None:
-    from . import study, training
+    from . import study
+    from .training import PATHS
 
     if any(argument.partition("=")[0] == "--pairs" for argument in arguments):
         return _compare_pairs(arguments)
     if arguments and arguments[0].endswith(".csv"):
         raise ValueError(f"{arguments[0]}: expected a configuration, YAML; a file of pairs goes behind --pairs")
-    parser = training.config_parser(
+    parser = config_parser(
         study.StudyConfig,
         prog="boxloss compare",
         usage="boxloss compare CONFIG [--losses A,B,…] [--seeds N] [--data …] [--out FOLDER] [options]\n"
@@ -104,7 +106,7 @@ def compare_command(arguments: Sequence[str]) -> None:
     data.add_argument("--coco", help="a folder laid out as COCO 2017")
     data.add_argument("--images", type=int, help="how many training images")
     data.add_argument("--categories", help="names, such as person,car")
-    for name in training.PATHS[1:]:
+    for name in PATHS[1:]:
         data.add_argument(f"--{name}", help="as of boxloss train")
     where = parser.add_argument_group("Where trials run")
     where.add_argument("--executor", choices=study.EXECUTORS, default=study.EXECUTORS[0])
@@ -114,7 +116,7 @@ def compare_command(arguments: Sequence[str]) -> None:
     where.add_argument("--gpus", type=float, default=0.0, help="ray: of a trial")
     parsed = _parsed(parser, arguments, study.StudyConfig)
     _replace_reference(parsed, arguments)
-    config = _with_data(training.parsed_config(parser, parsed, study.StudyConfig), parsed)
+    config = _with_data(parsed_config(parser, parsed, study.StudyConfig), parsed)
     executor = study.make_executor(
         parsed.executor,
         config.threads,
@@ -176,6 +178,25 @@ def _compare_pairs(arguments: Sequence[str]) -> None:
     print(f"{study.pairs_text(study.compare_pairs(chosen.pairs, losses, folder))}\n{folder / 'pairs.html'}")
 
 
+def simulate_command(arguments: Sequence[str]) -> None:
+    from . import simulation
+
+    parser = config_parser(
+        simulation.SimulationConfig,
+        prog="boxloss simulate",
+        usage="boxloss simulate [CONFIG] [--losses A,B,…] [--rule published|exact] [--out FOLDER] [options]",
+    )
+    parser.add_argument("--out", help="folder (default: runs/simulate-, and the name of the configuration)")
+    parser.add_argument("--threads", type=int, help="how many chunks at a time (default: as many as torch has)")
+    parser.add_argument("--chunk", type=int, default=simulation.CHUNK, help="anchor centers computed at a time")
+    parsed = _parsed(parser, arguments, simulation.SimulationConfig)
+    config = parsed_config(parser, parsed, simulation.SimulationConfig)
+    stem = Path(str(parsed.config[0])).stem if parsed.config else "simulation"
+    folder = Path(parsed.out or f"runs/simulate-{stem}")
+    summary = simulation.simulate(config, folder, threads=parsed.threads, chunk=parsed.chunk)
+    print(f"{simulation.simulation_text(summary)}\n{folder / 'report.html'}")
+
+
 def evaluate_command(arguments: Sequence[str]) -> None:
     from . import training
 
@@ -203,6 +224,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "losses": (losses_command, "the table of every loss"),
     "train": (train_command, "train the detector with a loss, on COCO-format data"),
     "compare": (compare_command, "train with several losses and seeds, and say what can be concluded"),
+    "simulate": (simulate_command, "let boxes descend losses, without images: the DIoU paper's experiment"),
     "doctor": (doctor_command, "what is installed, and what computes each loss"),
     "evaluate": (evaluate_command, "COCO's figures of a run, or of any detections"),
 }
@@ -210,8 +232,6 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 
 def _parsed(parser: Any, arguments: Sequence[str], kind: type[Any]) -> Any:
     """The values of jsonargparse's parser of a configuration."""
-    from .training.config import check_file
-
     options = _options(arguments)
     for option, value in itertools.pairwise(options):
         if option == "--config":

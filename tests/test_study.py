@@ -22,7 +22,9 @@ from scenes import write_data
 
 from boxloss import study
 from boxloss.cli import main
+from boxloss.config import read_config, write_config
 from boxloss.data import change_images, change_truths, draw
+from boxloss.folders import locked
 from boxloss.study import Entrant, Local, StudyConfig, StudyError, compare
 from boxloss.study.folder import REPORT, STUDY, SUMMARY, TABLE, trial_folder
 from boxloss.study.summary import conclusion, summary_text
@@ -35,11 +37,9 @@ from boxloss.training import (
     TrainConfig,
     Trainer,
     TrainingError,
-    read_config,
-    write_config,
 )
 from boxloss.training.checkpoint import NAME
-from boxloss.training.folder import DETECTIONS, locked
+from boxloss.training.folder import DETECTIONS
 from boxloss.training.gain import matching_gain
 from boxloss.training.loop import _seeded
 

@@ -18,12 +18,13 @@ import torchvision.models
 from scenes import write_data
 
 from boxloss import training
+from boxloss.config import read_config, write_config
 from boxloss.data import cache_folder
+from boxloss.folders import locked
 from boxloss.training import FIGURES, Network, Optimizer, Report, Terms, TrainConfig, Trainer, TrainingError
 from boxloss.training import loop as loop_module
 from boxloss.training.checkpoint import NAME, PREVIOUS, load_checkpoint, save_checkpoint
-from boxloss.training.config import read_config, write_config
-from boxloss.training.folder import add_metrics, locked, read_metrics
+from boxloss.training.folder import add_metrics, read_metrics
 from boxloss.yolo import YoloLoss
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"

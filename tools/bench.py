@@ -63,8 +63,8 @@ def others(name: str) -> dict[str, Loss]:
     try:
         from fvcore import nn
 
-        fvcore = {"giou": nn.giou_loss, "diou": nn.diou_loss, "ciou": nn.ciou_loss}
-        found["fvcore"] = functools.partial(fvcore[name], reduction="sum")
+        if hasattr(nn, f"{name}_loss"):  # its releases have giou alone
+            found["fvcore"] = functools.partial(getattr(nn, f"{name}_loss"), reduction="sum")
     except ImportError:
         pass
     try:
@@ -174,7 +174,7 @@ def table(measured: dict[int, dict[str, dict[str, float]]], names: list[str]) ->
     for name in COMPARED:
         for n, by_loss in measured.items():
             times = by_loss[name]
-            ratios = " | ".join(f"{times[other] / times['kernel']:.1f}" for other in names)
+            ratios = " | ".join(f"{times[other] / times['kernel']:.1f}" if other in times else "–" for other in names)
             yield f"| `{name}` | {n:,} | {times['kernel'] * 1e6:,.0f} | {ratios} |"
 
 
@@ -227,13 +227,13 @@ def figure(measured: dict[int, dict[str, dict[str, float]]], names: list[str], p
     drawn = Figure(figsize=(9, 3.6), layout="constrained")
     axes = drawn.subplots(1, len(COMPARED), sharey=True)
     for axis, name in zip(axes, COMPARED, strict=True):
-        for other in ("kernel", *names):
-            times = [by_loss[name][other] / n * 1e9 for n, by_loss in measured.items()]
-            axis.loglog(list(measured), times, marker="o", markersize=4, label=other)
+        for color, other in enumerate(("kernel", *names)):
+            times = {n: by_loss[name][other] / n * 1e9 for n, by_loss in measured.items() if other in by_loss[name]}
+            axis.loglog(list(times), list(times.values()), f"C{color}o-", markersize=4, label=other)
         axis.set(title=name, xlabel="pairs")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("ns a pair, forward + backward")
-    axes[-1].legend()
+    axes[0].legend()
     drawn.savefig(path, dpi=110)
 
 

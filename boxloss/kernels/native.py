@@ -50,6 +50,20 @@ class Pairs(ctypes.Structure):
     )
 
 
+class Columns(ctypes.Structure):
+    """``struct columns`` of csrc/kernels.c."""
+
+    _fields_ = (
+        ("count", c_int64),
+        ("boxes", c_void_p),
+        ("targets", c_void_p),
+        ("numbers", POINTER(c_double)),
+        ("wh_factor", c_double),
+        ("direction", c_void_p),
+        ("iou", c_void_p),
+    )
+
+
 class OpenMP(ctypes.Structure):
     """``struct openmp`` of csrc/kernels.c."""
 
@@ -71,6 +85,8 @@ class Library:
         c.boxloss_kernel.restype = c.boxloss_instructions.restype = c_char_p
         c.boxloss_rows.argtypes = (c_int, c_int, c_int, c_int, POINTER(Rows))
         c.boxloss_rows.restype = None
+        c.boxloss_columns.argtypes = (c_int, c_int, c_int, c_int, POINTER(Columns))
+        c.boxloss_columns.restype = None
         c.boxloss_pairs.argtypes = (c_int, c_int, c_int, c_int, POINTER(Pairs))
         openmp = _openmp_of_torch()
         if openmp:
@@ -143,6 +159,22 @@ class Library:
         wide = a.dtype == torch.float64
         if self._c.boxloss_pairs(kernel, wide, self.used, torch.get_num_threads(), byref(job)):
             raise MemoryError(f"no memory for {len(b)} columns")
+
+    def columns(
+        self, kernel: int, numbers: Any, boxes: Tensor, targets: Tensor, wh_factor: float
+    ) -> tuple[Tensor, Tensor]:
+        """Of boxes as centers and sides, in contiguous columns ``(4, N)``: minus the gradient by them, and the IoU.
+
+        The components of width and height are multiplied by ``wh_factor``. On one thread.
+        """
+        direction, iou = torch.empty_like(boxes), boxes.new_empty(boxes.shape[1])
+        job = Columns(
+            *(boxes.shape[1], boxes.data_ptr(), targets.data_ptr(), numbers),
+            *(wh_factor, direction.data_ptr(), iou.data_ptr()),
+        )
+        wide = boxes.dtype == torch.float64
+        self._c.boxloss_columns(kernel, self.kernels["iou"], wide, self.used, byref(job))
+        return direction, iou
 
 
 def _openmp_of_torch() -> OpenMP | None:

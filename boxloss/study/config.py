@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config import config_from
 from ..training import Match, TrainConfig
-from ..training.config import PATHS, absolute_path, config_from
+from ..training.config import PATHS, absolute_path
 
 GAINS = ("matched", "fixed")
 _STUDYS = ("loss", "loss_parameters", "match", "seed")

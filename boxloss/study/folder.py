@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..training.folder import refuse_others
+from ..folders import refuse_others
 from .config import StudyConfig, Trial
 from .trial import read_result
 

@@ -22,11 +22,11 @@ from .. import plots
 from .._version import __version__
 from ..boxes import as_pair
 from ..files import write_csv, write_json
+from ..folders import refuse_foreign
 from ..geometry import BoxPair
 from ..losses import LOSSES
 from ..modules import BoxLoss
-from ..training.folder import refuse_foreign
-from .page import agreement, aligned, environment, fixed, listed, number, percent, write_page
+from ..page import agreement, aligned, environment, fixed, listed, number, percent, write_page
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 

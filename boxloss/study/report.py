@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data import read_annotations
 from ..files import read_if_whole, read_json
+from ..page import write_page
 from ..plots import Scene, plot_differences, plot_learning, plot_scenes, plot_thresholds
 from ..training import TrainConfig
 from ..training.folder import DETECTIONS, ENVIRONMENT, VAL
@@ -17,7 +18,6 @@ from ..training.setup import sources
 from .config import StudyConfig
 from .folder import REPORT, STUDY, Finished, data_folder, trial_folder
 from .matches import METRICS
-from .page import write_page
 from .summary import order, tested
 
 _EXAMPLES = 2

@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import page
+from ..config import write_config
 from ..data import Annotations
 from ..errors import BoxlossError
 from ..extras import needs
 from ..files import read_if_whole, write_csv, write_json
+from ..folders import environment, locked
 from ..plots import require_matplotlib
-from ..training import Report, TrainConfig, write_config
+from ..training import Report, TrainConfig
 from ..training.features import cached_features
-from ..training.folder import CONFIG, ENVIRONMENT, TRAIN, VAL, environment, locked, missing_annotations
+from ..training.folder import CONFIG, ENVIRONMENT, TRAIN, VAL, missing_annotations
 from ..training.setup import find_device, make_grid, make_model, read_data
-from . import page
 from .config import StudyConfig, Trial
 from .executors import Executor, Local
 from .folder import STUDY, SUMMARY, TABLE, Finished, data_folder, refuse_other_studies, result_of, trial_folder

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..config import plain
 from ..files import read_json
-from ..training.config import plain
+from ..page import aligned, fixed, listed, number, signed
 from ..training.folder import DETECTIONS, TRAIN, VAL
 from .config import Entrant, StudyConfig
 from .folder import Finished, data_folder, trial_folder
 from .matches import METRICS, match
-from .page import aligned, fixed, listed, number, signed
 from .statistics import LEVEL, analyse, smallest_p
 
 HARDLY = 0.01

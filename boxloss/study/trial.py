@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..config import read_config
 from ..files import read_if_whole, write_json
-from ..training import TrainConfig, read_config, train
+from ..training import TrainConfig, train
 from ..training.folder import CONFIG, DETECTIONS, read_metrics
 
 RESULT = "result.json"

@@ -9,10 +9,6 @@ from .config import (
     Subset,
     Terms,
     TrainConfig,
-    config_parser,
-    parsed_config,
-    read_config,
-    write_config,
 )
 from .evaluate import EVALUATORS, FIGURES, coco_figures
 from .loop import Trainer, TrainingError
@@ -34,13 +30,8 @@ __all__ = [
     "Trainer",
     "TrainingError",
     "coco_figures",
-    "config_from",
-    "config_parser",
     "evaluate_detections",
     "evaluate_run",
     "figures_text",
-    "parsed_config",
-    "read_config",
     "train",
-    "write_config",
 ]

@@ -26,12 +26,13 @@ from torch.utils.data import DataLoader
 from ..data import Batch, Draws, change_images, change_truths, collate, draw
 from ..distributed import mean_over_ranks, world_size
 from ..errors import BoxlossError
+from ..folders import locked
 from ..yolo import Truths, YoloTerms
 from .checkpoint import NAME, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
 from .features import CachedFeatures, cached_features
-from .folder import add_metrics, keep_annotations, locked, open_folder
+from .folder import add_metrics, keep_annotations, open_folder
 from .gain import coordinate_gradient, matching_gain, multiply
 from .predict import predict
 from .report import Report

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..config import read_config
 from ..data import CocoImages, read_annotations
 from ..files import read_json, write_json
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
-from .config import TrainConfig, read_config
+from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
 from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, VAL, add_metrics, read_metrics
 from .loop import Trainer, load_weights

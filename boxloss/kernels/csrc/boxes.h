@@ -88,3 +88,36 @@ static void OP(pairs)(const struct pairs *job, kernel_f kernel, int64_t first, i
     }
   }
 }
+
+/* Centers and sides, column by column, as edges in four columns; the rest of the block gets boxes of no size. */
+INLINE void OP(edges)(const R *boxes, int64_t count, int n, R *restrict columns) {
+  for (int k = 0; k < 2; k++)
+    for (int i = 0; i < BLOCK; i++) {
+      const R center = i < n ? boxes[k * count + i] : 0, half = i < n ? boxes[(2 + k) * count + i] * (R)0.5 : 0;
+      columns[k * BLOCK + i] = center - half;
+      columns[(2 + k) * BLOCK + i] = center + half;
+    }
+}
+
+/* Boxes in columns: the direction in which each improves, and its IoU. */
+static void OP(columns)(const struct columns *job, kernel_f kernel, kernel_f iou_loss) {
+  R in[8 * BLOCK] __attribute__((aligned(64))), out[9 * BLOCK] __attribute__((aligned(64)));
+  const int64_t count = job->count;
+  const R factor = (R)job->wh_factor;
+  for (int64_t at = 0; at < count; at += BLOCK) {
+    const int n = count - at < BLOCK ? (int)(count - at) : BLOCK;
+    OP(edges)((const R *)job->boxes + at, count, n, in);
+    OP(edges)((const R *)job->targets + at, count, n, in + 4 * BLOCK);
+    iou_loss(in, 0, out);
+    R *iou = (R *)job->iou + at, *direction = (R *)job->direction + at;
+    for (int i = 0; i < n; i++) iou[i] = 1 - out[i];
+    kernel(in, job->numbers, out);
+    for (int k = 0; k < 2; k++) {
+      const R *restrict low = out + (1 + k) * BLOCK, *restrict high = low + 2 * BLOCK;
+      for (int i = 0; i < n; i++) {
+        direction[k * count + i] = -(low[i] + high[i]);
+        direction[(2 + k) * count + i] = (low[i] - high[i]) * (R)0.5 * factor;
+      }
+    }
+  }
+}

@@ -48,9 +48,19 @@ struct pairs {
   const void *b_columns;
 };
 
+/* Boxes as centers and sides, each a column, and what becomes of them on their way to a target: see simulation/rules.py. */
+struct columns {
+  int64_t count;
+  const void *boxes, *targets;
+  const double *numbers;
+  double wh_factor;
+  void *direction, *iou;
+};
+
 struct isa {
   double (*rows[2])(const struct rows *, kernel_f, int64_t, int64_t);
   void (*pairs[2])(const struct pairs *, kernel_f, int64_t, int64_t, double *);
+  void (*columns[2])(const struct columns *, kernel_f, kernel_f);
   kernel_f kernels[KERNEL_COUNT][2][2]; /* by type; value, or value and gradient */
 };
 
@@ -259,4 +269,9 @@ EXPORT int boxloss_pairs(int kernel, int wide, int instructions, int threads, co
   free(others);
   free(b_columns);
   return 0;
+}
+
+EXPORT void boxloss_columns(int kernel, int iou, int wide, int instructions, const struct columns *job) {
+  const struct isa *isa = chosen(instructions, 0);
+  isa->columns[wide](job, isa->kernels[kernel][wide][1], isa->kernels[iou][wide][0]);
 }

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._version import __version__
-from ..extras import needs
-from ..files import replacing
+from ._version import __version__
+from .extras import needs
+from .files import replacing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,8 +66,8 @@ def environment() -> Environment:
 
 
 def data_url(picture: Path) -> str:
-    """A PNG file as the ``src`` of an ``<img>``, so that the page holds it."""
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+    """A PNG or GIF file as the ``src`` of an ``<img>``, so that the page holds it."""
+    return f"data:image/{picture.suffix[1:]};base64," + base64.b64encode(picture.read_bytes()).decode()
 
 
 def number(value: float | None, digits: int = 3) -> str:
