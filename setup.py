@@ -14,7 +14,7 @@ from setuptools.command.build_ext import build_ext
 NATIVE = "boxloss/kernels/csrc"
 # Neither infinities nor NaN nor the sign of 0 may be assumed away, and no product be contracted into a sum.
 FLAGS = ["-std=c11", "-g0", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
-QUIET = ["-Wno-unused-parameter", "-Wno-unused-function"]
+QUIET = ["-Wno-unused-parameter", "-Wno-unused-function", "-Wno-unused-variable"]
 
 
 class BuildLibrary(build_ext):

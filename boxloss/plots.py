@@ -464,12 +464,11 @@ def _corner(box: Sequence[float]) -> tuple[tuple[float, float], float, float]:
 
 
 def _limits(walk: Walk) -> dict[str, tuple[float, float]]:
-    """A square around all that is seen in a panel."""
-    ways = [walk.target, walk.anchor, *(box for way in walk.boxes.values() for box in way)]
+    """A square around target and anchor, with room for what grows on its way; a box may leave it."""
+    ends = (walk.target, walk.anchor)
     spans = [
-        (min(box[k] - abs(box[2 + k]) / 2 for box in ways), max(box[k] + abs(box[2 + k]) / 2 for box in ways))
-        for k in (0, 1)
+        (min(box[k] - box[2 + k] / 2 for box in ends), max(box[k] + box[2 + k] / 2 for box in ends)) for k in (0, 1)
     ]
-    half = 0.54 * max(high - low for low, high in spans)
+    half = 0.7 * max(high - low for low, high in spans)
     (x, y) = ((low + high) / 2 for low, high in spans)
     return {"xlim": (x - half, x + half), "ylim": (y - half, y + half)}

@@ -4,6 +4,7 @@
     python tools/bench.py --out docs            docs/performance.md and docs/performance.png
     python tools/bench.py --compile             torch.compile too: it compiles each function first
     python tools/bench.py --step                only: the share of the loss in a training step
+    python tools/bench.py --simulate            only: boxes descending losses, beside plain autograd
 
 Medians of runs in which all functions take short turns, so that a busy moment meets them all; quote the ratios.
 """
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -25,6 +27,10 @@ import torchvision.ops
 from torch import Tensor
 
 from boxloss import LOSSES, kernels, pairwise
+from boxloss.simulation import CHUNK, SimulationConfig
+from boxloss.simulation.cases import PER_CENTER, cases, centers
+from boxloss.simulation.config import Descent
+from boxloss.simulation.descent import descend
 from boxloss.yolo import Grid, TinyYolo, Truths, YoloLoss, kmeans_anchors
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -341,13 +347,66 @@ def training_step(seconds: float, *, side: int = 160, images: int = 16, boxes: i
         print(f"{name:12} {alone * 1e3:9.1f} {step_time * 1e3:7.1f} {alone / step_time:7.1%}")
 
 
+def simulation(centres: int = 128, iterations: int = 20) -> None:
+    """Descents of some of the DIoU paper's cases, by `boxloss simulate` and by plain autograd; what all would take."""
+    config = SimulationConfig(losses=["iou", *COMPARED, "eiou"], centres=centres, iterations=iterations)
+    at = centers(centres, "sunflower")
+    whole = 1_715_000 * 200 / (centres * PER_CENTER * iterations)
+    print(
+        f"\n{centres * PER_CENTER:,} cases, {iterations} iterations; what 1,715,000 cases and 200 iterations would take"
+    )
+    print(f"{'':16} {'simulate, s':>12} {'all, s':>8} {'plain, s':>9} {'all, s':>8} {'ratio':>6}")
+    for descent in config.descents():
+        ours = statistics.median(timed(lambda d=descent: in_chunks(config, d, at)) for _ in range(3))
+        text = f"{descent.name:16} {ours:12.2f} {ours * whole:8.0f}"
+        if descent.rule == "exact":
+            with kernels.disabled():
+                plain = timed(lambda d=descent: plain_descent(LOSSES[d.loss].function, at, config.rates()))
+            text += f" {plain:9.2f} {plain * whole:8.0f} {plain / ours:6.1f}"
+        print(text, flush=True)
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def in_chunks(config: SimulationConfig, descent: Descent, at: Tensor) -> None:
+    """As `simulate` does it, without its folder."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(functools.partial(descend, config, descent), at.split(CHUNK)))
+    torch.set_num_threads(threads)
+
+
+def plain_descent(loss: Callable[..., Tensor], at: Tensor, rates: list[float]) -> list[float]:
+    """What one would write: all cases at once, autograd through the formula; the sum of errors by iteration."""
+    boxes, targets = (columns.T.contiguous() for columns in cases(at))
+    edges = torch.cat((targets[:, :2] - targets[:, 2:] / 2, targets[:, :2] + targets[:, 2:] / 2), 1)
+    errors = []
+    for rate in rates:
+        leaf = boxes.requires_grad_()
+        rows = torch.cat((leaf[:, :2] - leaf[:, 2:] / 2, leaf[:, :2] + leaf[:, 2:] / 2), 1)
+        (gradient,) = torch.autograd.grad(loss(rows, edges, reduction="sum"), leaf)
+        iou = 1 - LOSSES["iou"].function(rows.detach(), edges)
+        boxes = boxes.detach() - rate * (2 - iou)[:, None] * gradient
+        errors.append((boxes - targets).abs().sum().item())
+    return errors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3, help="per number of pairs")
     parser.add_argument("--out", type=Path, help="folder of performance.md and performance.png")
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--step", action="store_true", help="only: the share of the loss in a training step")
+    parser.add_argument("--simulate", action="store_true", help="only: boxes descending losses")
     options = parser.parse_args()
+    if options.simulate:
+        simulation()
+        return
     if options.step:
         training_step(options.seconds)
         return

@@ -10,9 +10,9 @@ import contextlib
 import ctypes
 import functools
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +45,7 @@ MOST_TRACES = 16
 
 _FORMULAS: dict[str, _Formula] = {}
 _traces: Counter[tuple[str, torch.dtype]] = Counter()
-_here = threading.local()
+_disabled = ContextVar("disabled", default=False)
 _OFF = os.environ.get("BOXLOSS_KERNELS") == "off"
 
 
@@ -65,21 +65,22 @@ def forget() -> None:
 def disabled() -> Iterator[None]:
     """No kernels in this thread: the formulas run. For all of a process: the environment's ``BOXLOSS_KERNELS=off``.
 
+    Like any context variable it is taken along by ``contextvars.copy_context``.
+
     >>> with disabled():
     ...     print(why_not(torch.zeros(4), torch.zeros(4)))
     they are disabled
     """
-    before = getattr(_here, "disabled", False)
-    _here.disabled = True
+    before = _disabled.set(True)
     try:
         yield
     finally:
-        _here.disabled = before
+        _disabled.reset(before)
 
 
 def why_not(*boxes: Tensor) -> str:
     """Why no kernel can be used for these tensors, here and now; nothing if one can."""
-    if _OFF or getattr(_here, "disabled", False):
+    if _OFF or _disabled.get():
         return "they are disabled"
     if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
         return "a function transform or another mode looks at each operation"

@@ -50,17 +50,25 @@ class Pairs(ctypes.Structure):
     )
 
 
-class Columns(ctypes.Structure):
-    """``struct columns`` of csrc/kernels.c."""
+class Descent(ctypes.Structure):
+    """``struct descent`` of csrc/kernels.c."""
 
     _fields_ = (
         ("count", c_int64),
+        ("bins", c_int64),
+        ("iterations", c_int64),
         ("boxes", c_void_p),
         ("targets", c_void_p),
+        ("places", c_void_p),
         ("numbers", POINTER(c_double)),
+        ("rates", c_void_p),
         ("wh_factor", c_double),
-        ("direction", c_void_p),
-        ("iou", c_void_p),
+        ("unit", c_double),
+        ("farthest", c_double),
+        ("levels", c_void_p),
+        ("errors", c_void_p),
+        ("above", c_void_p),
+        ("last", c_void_p),
     )
 
 
@@ -85,8 +93,8 @@ class Library:
         c.boxloss_kernel.restype = c.boxloss_instructions.restype = c_char_p
         c.boxloss_rows.argtypes = (c_int, c_int, c_int, c_int, POINTER(Rows))
         c.boxloss_rows.restype = None
-        c.boxloss_columns.argtypes = (c_int, c_int, c_int, c_int, POINTER(Columns))
-        c.boxloss_columns.restype = None
+        c.boxloss_descend.argtypes = (c_int, c_int, c_int, c_int, POINTER(Descent))
+        c.boxloss_descend.restype = None
         c.boxloss_pairs.argtypes = (c_int, c_int, c_int, c_int, POINTER(Pairs))
         openmp = _openmp_of_torch()
         if openmp:
@@ -97,6 +105,8 @@ class Library:
         self.kernels = {name: k for k, name in enumerate(_names(c.boxloss_kernel))}
         self.instructions = _names(c.boxloss_instructions)
         """The instruction sets that it has and this machine too, the best first."""
+        self.block: int = c.boxloss_block()
+        """Boxes in a block."""
         self.used = 0
         """The place of the one that is used."""
 
@@ -160,21 +170,45 @@ class Library:
         if self._c.boxloss_pairs(kernel, wide, self.used, torch.get_num_threads(), byref(job)):
             raise MemoryError(f"no memory for {len(b)} columns")
 
-    def columns(
-        self, kernel: int, numbers: Any, boxes: Tensor, targets: Tensor, wh_factor: float
-    ) -> tuple[Tensor, Tensor]:
-        """Of boxes as centers and sides, in contiguous columns ``(4, N)``: minus the gradient by them, and the IoU.
+    def descend(
+        self,
+        kernel: int,
+        numbers: Any,
+        boxes: Tensor,
+        targets: Tensor,
+        places: Tensor,
+        rates: Tensor,
+        *,
+        published: bool,
+        wh_factor: float,
+        unit: float,
+        farthest: float,
+        levels: Tensor,
+        errors: Tensor,
+        above: Tensor,
+    ) -> Tensor:
+        """Let boxes ``(4, N)`` descend, and count what `simulation.descent` wants to know of them; on one thread.
 
-        The components of width and height are multiplied by ``wh_factor``. On one thread.
+        Returns:
+            The error of each at the end, ``(N,)`` int64.
         """
-        direction, iou = torch.empty_like(boxes), boxes.new_empty(boxes.shape[1])
-        job = Columns(
-            *(boxes.shape[1], boxes.data_ptr(), targets.data_ptr(), numbers),
-            *(wh_factor, direction.data_ptr(), iou.data_ptr()),
+        last = torch.empty_like(places)
+        moved = _blocks(boxes, self.block)
+        fixed = _blocks(targets, self.block)
+        job = Descent(
+            *(boxes.shape[1], errors.shape[1], len(rates)),
+            *(moved.data_ptr(), fixed.data_ptr(), places.data_ptr(), numbers, rates.data_ptr()),
+            *(wh_factor, unit, farthest, levels.data_ptr(), errors.data_ptr(), above.data_ptr(), last.data_ptr()),
         )
-        wide = boxes.dtype == torch.float64
-        self._c.boxloss_columns(kernel, self.kernels["iou"], wide, self.used, byref(job))
-        return direction, iou
+        iou = -1 if published else self.kernels["iou"]
+        self._c.boxloss_descend(kernel, iou, boxes.dtype == torch.float64, self.used, byref(job))
+        return last
+
+
+def _blocks(columns: Tensor, size: int) -> Tensor:
+    """Columns ``(4, N)`` as blocks of columns ``(N/size, 4, size)``, the last filled up with its last."""
+    full = torch.cat((columns, columns[:, -1:].expand(4, -columns.shape[1] % size)), 1)
+    return full.reshape(4, -1, size).transpose(0, 1).contiguous()
 
 
 def _openmp_of_torch() -> OpenMP | None:

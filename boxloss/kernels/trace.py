@@ -90,9 +90,32 @@ def trace(formula: Callable[..., torch.Tensor], parameters: Mapping[str, Any], d
     def loss(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return formula(BoxPair(pred, target), **parameters)
 
+    return _trace(torch.func.grad_and_value(loss, argnums=(0, 1)), dtype)
+
+
+def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: torch.dtype) -> Program:
+    """The program of a function of two boxes that gives four numbers and a value; they stand where a gradient would.
+
+    Args:
+        rule: of two tensors ``(4,)``; it gives a tensor ``(4,)`` and a number.
+        dtype: of the coordinates.
+
+    Raises:
+        NoRuleError: it has an operation that is not in the table.
+    """
+
+    def as_gradient(pred: torch.Tensor, target: torch.Tensor) -> Any:
+        direction, value = rule(pred, target)
+        return (direction, torch.zeros(0)), value
+
+    return _trace(as_gradient, dtype)
+
+
+def _trace(function: Callable[..., Any], dtype: torch.dtype) -> Program:
+    """Of a function of two boxes that gives (gradient by the one, gradient by the other), value."""
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
         box = torch.tensor([0.0, 0.0, 2.0, 2.0], dtype=dtype, device="cpu")
-        graph = make_fx(torch.func.grad_and_value(loss, argnums=(0, 1)))(box, box + 1.0)
+        graph = make_fx(function)(box, box + 1.0)
     return _Tracer().program(graph)
 
 
@@ -251,6 +274,7 @@ RULES: dict[str, Rule] = {
     },
     **{f"aten.bitwise_and.{form}": _pointwise("and") for form in ("Tensor", "Scalar")},
     "aten.pow.Tensor_Scalar": _pointwise("pow"),
+    "aten.atan.default": lambda tracer, given: tracer.pointwise("atan2", given, 1.0),
     "aten.rsub.Scalar": lambda tracer, given, other: tracer.pointwise("sub", other, given),
     "aten.reciprocal.default": lambda tracer, given: tracer.pointwise("div", 1.0, given),
     "aten.relu.default": _pointwise("relu"),

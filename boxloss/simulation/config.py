@@ -84,7 +84,10 @@ class SimulationConfig:
         for name, parameters in self.parameters.items():
             if name not in self.losses:
                 raise ValueError(f"parameters: {name} is none of the losses {', '.join(self.losses)}")
-            find_loss(name).check_parameters(parameters)
+            try:
+                find_loss(name).check_parameters(parameters)
+            except TypeError as error:  # from YAML it is a bad value like any other
+                raise ValueError(f"parameters: {error}") from error
 
     def descents(self) -> Iterator[Descent]:
         """Loss by loss, those of the published rule first."""

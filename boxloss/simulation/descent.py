@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .. import kernels
+from ..losses import LOSSES
 from .cases import PER_CENTER, STARTS, cases, starts
 from .config import PUBLISHED_RULE, Descent, SimulationConfig
 from .rules import Rule, exact, published
@@ -25,21 +27,20 @@ other functions. What is too many is not counted."""
 
 
 class Tally(NamedTuple):
-    """Sums over centers. T: iterations, and the start before them."""
+    """Sums over centers, int64. T: iterations, and the start before them; a place: which start, which of the 343."""
 
-    errors: np.ndarray
-    """In `UNIT`, ``(T + 1, 3 starts, 343)``, int64."""
-    above: np.ndarray
-    """How many cases are above none, one, two and all of `LEVELS`, ``(T + 1, 4, 3 starts, 343)``, int64."""
+    errors: Tensor
+    """In `UNIT`, ``(T + 1, 3 · 343)``."""
+    above: Tensor
+    """How many cases are above none, one, two and all of `LEVELS`, ``(T + 1, 4, 3 · 343)``."""
 
-    def __add__(self, other: Tally) -> Tally:  # type: ignore[override]  # not the tuples one after the other
+    def add(self, other: Tally) -> Tally:
         return Tally(self.errors + other.errors, self.above + other.above)
 
     @classmethod
     def empty(cls, iterations: int) -> Tally:
-        of_all = (iterations + 1, len(STARTS), PER_CENTER)
-        levels = (of_all[0], len(LEVELS) + 1, *of_all[1:])
-        return cls(np.zeros(of_all, dtype=np.int64), np.zeros(levels, dtype=np.int64))
+        shape = (iterations + 1, len(LEVELS) + 1, len(STARTS) * PER_CENTER)
+        return cls(torch.zeros(shape[0], shape[2], dtype=torch.int64), torch.zeros(shape, dtype=torch.int64))
 
 
 class Stopped(Exception):  # noqa: N818 – nothing went wrong
@@ -48,14 +49,14 @@ class Stopped(Exception):  # noqa: N818 – nothing went wrong
 
 def descend(
     config: SimulationConfig, descent: Descent, at: Tensor, stop: Callable[[], bool] = lambda: False
-) -> tuple[Tally, np.ndarray]:
+) -> tuple[Tally, Tensor]:
     """All cases of some centers.
 
     Args:
         config: of the simulation.
         descent: which loss and rule.
         at: centers ``(n, 2)``.
-        stop: asked at every iteration.
+        stop: asked now and then.
 
     Returns:
         What was counted, and each center's error at the end, in `UNIT`, ``(n,)`` int64.
@@ -63,53 +64,99 @@ def descend(
     Raises:
         Stopped: ``stop()`` was true.
     """
-    wanted = len(at) * PER_CENTER
-    boxes, targets = (torch.cat((c, c[:, -1:].expand(4, -wanted % _VECTOR)), 1) for c in cases(at))
-    places = starts(boxes, targets)[:wanted] * PER_CENTER + torch.arange(PER_CENTER).repeat(len(at))
-    found, errors = Tally.empty(config.iterations), torch.zeros(0)
+    if stop():
+        raise Stopped
+    boxes, targets = cases(at)
+    places = starts(boxes, targets) * PER_CENTER + torch.arange(PER_CENTER).repeat(len(at))
+    tally = Tally.empty(config.iterations)
+    last = _by_kernel(config, descent, boxes, targets, places, tally)
+    if last is None:
+        last = _by_formula(config, descent, boxes, targets, places, tally, stop)
+    return tally, last.reshape(len(at), PER_CENTER).sum(1)
+
+
+def _by_kernel(
+    config: SimulationConfig, descent: Descent, boxes: Tensor, targets: Tensor, places: Tensor, tally: Tally
+) -> Tensor | None:
+    """In one pass, all iterations of a block of boxes after the other, if there is a kernel; not by Adam.
+
+    Returns:
+        The error of each case at the end; nothing if there is no such kernel.
+    """
+    library = kernels.library()
+    if config.optimizer != "sgd" or isinstance(library, str) or kernels.why_not():
+        return None
+    found: tuple[int | None, Any]
+    if descent.rule == PUBLISHED_RULE:
+        found = library.kernels.get(f"published_{descent.loss}"), None
+    else:
+        kernel = LOSSES[descent.loss].kernel(config.parameters.get(descent.loss, {}), boxes, targets)
+        found = (kernel.place, kernel.numbers) if kernel else (None, None)
+    place, numbers = found
+    if place is None:
+        return None
+    return library.descend(
+        place,
+        numbers,
+        boxes,
+        targets,
+        places,
+        torch.tensor(config.rates(), dtype=torch.float64),
+        published=descent.rule == PUBLISHED_RULE,
+        wh_factor=config.wh_factor,
+        unit=UNIT,
+        farthest=FARTHEST,
+        levels=torch.tensor(LEVELS, dtype=torch.float64),
+        **tally._asdict(),
+    )
+
+
+def _by_formula(
+    config: SimulationConfig,
+    descent: Descent,
+    boxes: Tensor,
+    targets: Tensor,
+    places: Tensor,
+    tally: Tally,
+    stop: Callable[[], bool],
+) -> Tensor:
+    wanted = boxes.shape[1]
+    boxes, targets = (torch.cat((c, c[:, -1:].expand(4, -wanted % _VECTOR)), 1) for c in (boxes, targets))
+    errors = torch.zeros(0)
     for k, (now, iou) in enumerate(steps(config, descent, boxes, targets)):
         if stop():
             raise Stopped
-        errors = _errors(now, targets)[:wanted]
-        found.errors[k] = _sums(places, errors, found.errors[k].size).reshape(found.errors[k].shape)
-        levels = torch.zeros(wanted, dtype=torch.uint8)
-        for level in LEVELS:
-            levels += (iou[:wanted] > level).view(torch.uint8)
-        bins = levels.to(torch.int64).mul_(found.errors[k].size).add_(places)
-        counted = torch.bincount(bins, minlength=found.above[k].size)
-        found.above[k] = counted.numpy().reshape(found.above[k].shape)
-    return found, errors.reshape(len(at), PER_CENTER).sum(1).numpy().astype(np.int64)
+        errors = _errors(now, targets)[:wanted].to(torch.int64)
+        tally.errors[k].index_add_(0, places, errors)
+        levels = (iou[:wanted, None] > torch.tensor(LEVELS)).sum(1)
+        counted = torch.bincount(levels * tally.errors.shape[1] + places, minlength=tally.above[k].numel())
+        tally.above[k] = counted.view_as(tally.above[k])
+    return errors
 
 
 def steps(
     config: SimulationConfig, descent: Descent, boxes: Tensor, targets: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Boxes ``(4, N)`` and their IoU with their targets, ``(N,)``, at the start and after every iteration."""
-    rule, update = _rule(config, descent, targets), _optimizer(config.optimizer)
+    rule, update = _rule(config, descent), _optimizer(config.optimizer)
     for rate in config.rates():
-        direction, iou = rule(boxes)
+        direction, iou = rule(boxes, targets)
         yield boxes, iou
-        boxes = boxes + update(direction.mul_(2.0 - iou)).mul_(rate)
-    yield boxes, rule(boxes)[1]
+        boxes = boxes + update(direction * (2.0 - iou)) * rate
+    yield boxes, rule(boxes, targets)[1]
 
 
-def _rule(config: SimulationConfig, descent: Descent, targets: Tensor) -> Rule:
-    """How a descent goes, towards targets ``(4, N)``."""
+def _rule(config: SimulationConfig, descent: Descent) -> Rule:
     if descent.rule == PUBLISHED_RULE:
-        return published(descent.loss, targets)
-    return exact(descent.loss, config.parameters.get(descent.loss, {}), targets, config.wh_factor)
+        return functools.partial(published, descent.loss)
+    return functools.partial(exact, descent.loss, config.parameters.get(descent.loss, {}), config.wh_factor)
 
 
 def _errors(boxes: Tensor, targets: Tensor) -> Tensor:
     """|x − X| + |y − Y| + |w − W| + |h − H|, in whole `UNIT`, as float64."""
-    x, y, w, h = (boxes - targets).abs_().unbind(0)
-    errors = (x + y).add_(w).add_(h)
-    return torch.fmin(errors, torch.tensor(FARTHEST, dtype=errors.dtype)).mul_(1 / UNIT).round_()
-
-
-def _sums(places: Tensor, whole: Tensor, bins: int) -> np.ndarray:
-    """Of whole numbers, by place; exact in float64 while a sum is below 2^53."""
-    return torch.bincount(places, whole, bins).numpy().astype(np.int64)
+    x, y, w, h = (boxes - targets).abs().unbind(0)
+    errors = x + y + w + h
+    return (errors.where(errors < FARTHEST, FARTHEST) / UNIT).round()
 
 
 class _Adam:

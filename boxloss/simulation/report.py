@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from ..page import write_page
 from ..plots import Walk, animate_walks, plot_descents, plot_groups, plot_shares, plot_surfaces
 from .cases import CENTER, PER_CENTER, RADIUS
 from .config import Descent, SimulationConfig
-from .descent import LEVELS, UNIT, steps
+from .descent import FARTHEST, LEVELS, UNIT, steps
 from .summary import GROUPS
 
 REPORT = "report.html"
@@ -35,7 +34,7 @@ def write_report(
     config: SimulationConfig,
     summary: Mapping[str, Any],
     at: Tensor,
-    finals: Mapping[Descent, np.ndarray],
+    finals: Mapping[Descent, Tensor],
 ) -> None:
     """The page, and its figures beside it.
 
@@ -52,7 +51,7 @@ def write_report(
     figures = _figures(folder / "figures", summary["cases"], by_rule)
     for rule, of_rule in by_rule.items():
         figures[f"surface-{rule}"] = folder / "figures" / f"surface-{rule}.png"
-        errors = {loss: finals[Descent(rule, loss)] * (UNIT / PER_CENTER) for loss in of_rule}
+        errors = {loss: finals[Descent(rule, loss)].numpy() * (UNIT / PER_CENTER) for loss in of_rule}
         plot_surfaces(at.numpy(), errors, CENTER, figures[f"surface-{rule}"])
         figures[f"walks-{rule}"] = folder / "figures" / f"walks-{rule}.gif"
         animate_walks(_walks(config, rule, list(of_rule)), figures[f"walks-{rule}"])
@@ -113,10 +112,10 @@ def _label(value: float | str) -> str:
 
 def _walks(config: SimulationConfig, rule: str, losses: list[str]) -> list[Walk]:
     anchors, targets = (torch.tensor(boxes, dtype=torch.float64).T for boxes in zip(*_WALKS.values(), strict=True))
-    ways = {
-        loss: torch.stack([boxes for boxes, _ in steps(config, Descent(rule, loss), anchors, targets)])
-        for loss in losses
-    }
+    ways = {}
+    for loss in losses:
+        way = torch.stack([boxes for boxes, _ in steps(config, Descent(rule, loss), anchors, targets)])
+        ways[loss] = way.nan_to_num(FARTHEST).clamp(-FARTHEST, FARTHEST)  # a lost box is far out of the picture
     return [
         Walk(
             title,

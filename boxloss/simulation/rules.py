@@ -16,35 +16,28 @@ from torch import Tensor
 from ..losses import LOSSES, LossFunction, iou_loss
 from .cases import edges
 
-Rule: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Of boxes as columns ``(4, N)``: the direction in which each improves, ``(4, N)``, and its IoU with its target."""
+Rule: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Of boxes and targets ``(4, …)``: the direction in which each box improves, ``(4, …)``, and its IoU, ``(…)``."""
 
 
-def exact(name: str, parameters: Mapping[str, Any], targets: Tensor, wh_factor: float) -> Rule:
-    """Against the gradient of a loss.
+def exact(
+    name: str, parameters: Mapping[str, Any], wh_factor: float, boxes: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Against the gradient of a loss, of columns ``(4, N)``.
 
     Args:
         name: of the loss.
         parameters: its own.
-        targets: columns ``(4, N)``.
         wh_factor: of the components of width and height; 2 makes them comparable with the published rules.
+        boxes: and targets, as of any `Rule`.
     """
-    kernel = LOSSES[name].kernel(parameters, targets, targets)
-    if kernel:
-        at, targets = (kernel.place, kernel.numbers), targets.contiguous()
-        return lambda boxes: kernel.library.columns(*at, boxes.contiguous(), targets, wh_factor)
     loss: LossFunction = LOSSES[name].function
-    target_rows = _rows(targets)
-
-    def rule(boxes: Tensor) -> tuple[Tensor, Tensor]:
-        rows = _rows(boxes)
-        iou = 1.0 - iou_loss(rows, target_rows)
-        rows.requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(rows, target_rows, reduction="sum", **parameters), rows)
-        low, high = gradient.T[:2], gradient.T[2:]
-        return torch.cat((-(low + high), (low - high) * 0.5 * wh_factor)), iou
-
-    return rule
+    rows, target_rows = _rows(boxes), _rows(targets)
+    iou = 1.0 - iou_loss(rows, target_rows)
+    rows.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(rows, target_rows, reduction="sum", **parameters), rows)
+    low, high = gradient.T[:2], gradient.T[2:]
+    return torch.cat((-(low + high), (low - high) * 0.5 * wh_factor)), iou
 
 
 def _rows(boxes: Tensor) -> Tensor:
@@ -55,115 +48,102 @@ def _rows(boxes: Tensor) -> Tensor:
 # -- as published -----------------------------------------------------------------------------------------------------
 
 
-class _Published:
-    """What the published rules know of boxes and targets. An axis at a time, x first, lower edge before the upper."""
+class _Axis:
+    """A box and its target on one axis."""
 
-    def __init__(self, targets: Tensor) -> None:
-        self.targets = targets
-        self.target_edges = edges(targets)
-        self.target_area = _product(targets[2:])
-
-    def look(self, boxes: Tensor) -> None:
-        self.center, self.sides = boxes[:2], boxes[2:]
-        (low, high), (target_low, target_high) = edges(boxes), self.target_edges
-        self.beyond_low, self.beyond_high = low < target_low, high > target_high
+    def __init__(self, center: Tensor, side: Tensor, target_center: Tensor, target_side: Tensor) -> None:
+        self.side, self.target_side, self.shift = side, target_side, target_center - center
+        low, high = center - side * 0.5, center + side * 0.5
+        target_low, target_high = target_center - target_side * 0.5, target_center + target_side * 0.5
+        self.below, self.above = low < target_low, high > target_high
         self.inside_low, self.inside_high = low > target_low, high < target_high
         # Not held at 0: the product of two negative lengths is an intersection too.
         self.shared = torch.minimum(high, target_high) - torch.maximum(low, target_low)
         self.hull = torch.maximum(high, target_high) - torch.minimum(low, target_low)
-        self.intersection = _product(self.shared)
-        self.union = _product(self.sides) + self.target_area - self.intersection
-        positive = self.shared > 0.0
-        self.overlap = positive[0] & positive[1] & (self.union > 0.0)
+
+
+class _Published:
+    """What the published rules know of a box and its target."""
+
+    def __init__(self, boxes: Tensor, targets: Tensor) -> None:
+        (x, y, w, h), (target_x, target_y, target_w, target_h) = boxes.unbind(0), targets.unbind(0)
+        self.x, self.y = _Axis(x, w, target_x, target_w), _Axis(y, h, target_y, target_h)
+        self.intersection = self.x.shared * self.y.shared
+        self.union = w * h + target_w * target_h - self.intersection
+        self.overlap = (self.x.shared > 0.0) & (self.y.shared > 0.0) & (self.union > 0.0)
         self.iou = torch.where(self.overlap, self.intersection / self.union, 0.0)
 
-    def slopes_of_areas(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Of intersection and union, by lower and by upper edges, each ``(2, N)``."""
-        across, other = self.shared.flip(0), self.sides.flip(0)
-        of_shared = torch.where(self.inside_low, -across, 0.0), torch.where(self.inside_high, across, 0.0)
-        return of_shared, (-other - of_shared[0], other - of_shared[1])
+
+Part: TypeAlias = tuple[Tensor, Tensor]
+"""The direction on an axis: of the center and of the side."""
 
 
-def _product(pair: Tensor) -> Tensor:
-    x, y = pair.unbind(0)
-    return x * y
+def _of_areas(axis: _Axis, other: _Axis) -> tuple[Part, Part]:
+    """Slopes of intersection and union by an axis's lower and upper edge."""
+    of_shared = torch.where(axis.inside_low, -other.shared, 0.0), torch.where(axis.inside_high, other.shared, 0.0)
+    return of_shared, (-other.side - of_shared[0], other.side - of_shared[1])
 
 
-def _sum(pair: Tensor) -> Tensor:
-    x, y = pair.unbind(0)
-    return x + y
-
-
-def _by_center_and_side(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def _by_center_and_side(low: Tensor, high: Tensor) -> Part:
     """From slopes by edges; that by a side lacks its factor ½."""
     return low + high, high - low
 
 
-def _iou(p: _Published) -> tuple[Tensor, Tensor]:
-    of_shared, of_union = p.slopes_of_areas()
+def _iou(p: _Published, axis: _Axis, other: _Axis) -> Part:
     square = p.union * p.union
     low, high = (
-        torch.where(p.overlap, (p.union * s - p.intersection * u) / square, 0.0)
-        for s, u in zip(of_shared, of_union, strict=True)
+        torch.where(p.overlap, (p.union * of_shared - p.intersection * of_union) / square, 0.0)
+        for of_shared, of_union in zip(*_of_areas(axis, other), strict=True)
     )
     return _by_center_and_side(low, high)
 
 
-def _giou(p: _Published) -> tuple[Tensor, Tensor]:
-    _, of_union = p.slopes_of_areas()
-    area, across = _product(p.hull), p.hull.flip(0)
-    of_hull = torch.where(p.beyond_low, -across, 0.0), torch.where(p.beyond_high, across, 0.0)
-    low, high = ((area * u - p.union * h) / (area * area) for u, h in zip(of_union, of_hull, strict=True))
-    by_center, by_side = _by_center_and_side(low, high)
-    of_iou = _iou(p)
-    return of_iou[0] + by_center, of_iou[1] + by_side
+def _giou(p: _Published, axis: _Axis, other: _Axis) -> Part:
+    area = axis.hull * other.hull
+    of_hull = torch.where(axis.below, -other.hull, 0.0), torch.where(axis.above, other.hull, 0.0)
+    low, high = (
+        (area * of_union - p.union * of_area) / (area * area)
+        for of_union, of_area in zip(_of_areas(axis, other)[1], of_hull, strict=True)
+    )
+    return _sums(_iou(p, axis, other), _by_center_and_side(low, high))
 
 
-def _diou(p: _Published) -> tuple[Tensor, Tensor]:
-    shift = p.targets[:2] - p.center
-    distance, diagonal, perimeter = (_sum(pair) for pair in (shift * shift, p.hull * p.hull, 2 * p.hull))
-    low, high = p.beyond_low.to(shift.dtype), p.beyond_high.to(shift.dtype)
+def _diou(p: _Published, axis: _Axis, other: _Axis) -> Part:
+    distance = axis.shift * axis.shift + other.shift * other.shift
+    diagonal = axis.hull * axis.hull + other.hull * other.hull
     square = diagonal * diagonal
-    by_center = (2 * shift * diagonal - perimeter * (high - low) * distance) / square
-    half = 0.5 * (high + low)
-    # Its own axis counts against a side where the box reaches beyond both edges of its target.
-    against = torch.where(p.beyond_low & p.beyond_high, -1.0, half)
-    (half_w, half_h), (against_w, against_h), (hull_w, hull_h) = half, against, p.hull
-    by_width = (2 * hull_w * against_w + 2 * hull_h * half_w) * distance / square
-    by_height = (2 * hull_w * half_h + 2 * hull_h * against_h) * distance / square
-    of_iou = _iou(p)
-    return of_iou[0] + by_center, of_iou[1] + torch.stack((by_width, by_height))
+    beyond = torch.where(axis.above, 1.0, 0.0) - torch.where(axis.below, 1.0, 0.0)
+    by_center = (2 * axis.shift * diagonal - 2 * (axis.hull + other.hull) * beyond * distance) / square
+    half = 0.5 * (torch.where(axis.above, 1.0, 0.0) + torch.where(axis.below, 1.0, 0.0))
+    # Where the box reaches beyond both edges its own axis counts with the other sign.
+    against = torch.where(axis.above & axis.below, -1.0, half)
+    by_side = (2 * axis.hull * against + 2 * other.hull * half) * distance / square
+    return _sums(_iou(p, axis, other), (by_center, by_side))
 
 
-def _ciou(p: _Published) -> tuple[Tensor, Tensor]:
-    by_center, by_side = _diou(p)
-    (width, height), (target_width, target_height) = p.sides, p.targets[2:]
-    angle = torch.atan(target_width / target_height) - torch.atan(width / height)
+def _ciou(p: _Published, axis: _Axis, other: _Axis) -> Part:
+    by_center, by_side = _diou(p, axis, other)
+    angle = torch.atan(p.x.target_side / p.y.target_side) - torch.atan(p.x.side / p.y.side)
     v = 4 / math.pi**2 * angle * angle
-    pull = v / (1 - p.iou + v + 1e-7) * (8 / math.pi**2) * angle
-    return by_center, by_side + torch.stack((pull * height, -pull * width))
+    pull = v / (1 - p.iou + v + 1e-7) * (8 / math.pi**2) * angle * other.side
+    return by_center, by_side + pull if axis is p.x else by_side - pull
 
 
-PUBLISHED: dict[str, Callable[[_Published], tuple[Tensor, Tensor]]] = {
+def _sums(first: Part, second: Part) -> Part:
+    return first[0] + second[0], first[1] + second[1]
+
+
+PUBLISHED: dict[str, Callable[[_Published, _Axis, _Axis], Part]] = {
     "iou": _iou,
     "giou": _giou,
     "diou": _diou,
     "ciou": _ciou,
 }
-"""Directions by centers and by sides, each ``(2, N)``: the four losses that have a published rule."""
+"""The direction on an axis, of which the other is also given: the four losses that have a published rule."""
 
 
-def published(name: str, targets: Tensor) -> Rule:
-    """The published rule of a loss.
-
-    Args:
-        name: a key of `PUBLISHED`.
-        targets: columns ``(4, N)``.
-    """
-    seen, direction = _Published(targets), PUBLISHED[name]
-
-    def rule(boxes: Tensor) -> tuple[Tensor, Tensor]:
-        seen.look(boxes)
-        return torch.cat(direction(seen)), seen.iou
-
-    return rule
+def published(name: str, boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The published rule of a loss, a key of `PUBLISHED`."""
+    p, part = _Published(boxes, targets), PUBLISHED[name]
+    (x, w), (y, h) = part(p, p.x, p.y), part(p, p.y, p.x)
+    return torch.stack((x, y, w, h)), p.iou

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -106,7 +107,7 @@ def _descend(
     """What is missing of a descent; how many cases each chunk has that is done."""
     stop = threading.Event()
     left = list(progress.missing(chunk))
-    running = {pool.submit(descend, config, descent, at[part], stop.is_set): part for part in left}
+    running = {pool.submit(copy_context().run, descend, config, descent, at[part], stop.is_set): part for part in left}
     try:
         for finished in as_completed(running):
             part = running[finished]
@@ -138,8 +139,8 @@ class Progress:
 
     def __init__(self, path: Path, key: str, config: SimulationConfig) -> None:
         self.path, self.key = path, key
-        self.done = np.zeros(config.centres, dtype=bool)
-        self.final = np.zeros(config.centres, dtype=np.int64)
+        self.done = torch.zeros(config.centres, dtype=torch.bool)
+        self.final = torch.zeros(config.centres, dtype=torch.int64)
         self.tally = Tally.empty(config.iterations)
         self.saved = time.monotonic()
         if path.exists():
@@ -147,25 +148,26 @@ class Progress:
 
     def _load(self) -> None:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 if str(file["key"]) == self.key:
-                    self.tally = Tally(file["errors"], file["above"])
-                    self.done, self.final = file["done"], file["final"]
+                    self.tally = Tally(torch.from_numpy(file["errors"]), torch.from_numpy(file["above"]))
+                    self.done, self.final = torch.from_numpy(file["done"]), torch.from_numpy(file["final"])
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             pass  # damaged: it is computed again
 
     def save(self) -> None:
         with replacing(self.path) as file:
-            np.savez_compressed(file, key=self.key, done=self.done, final=self.final, **self.tally._asdict())
+            arrays = {"done": self.done, "final": self.final, **self.tally._asdict()}
+            np.savez_compressed(file, key=self.key, **{name: array.numpy() for name, array in arrays.items()})
         self.saved = time.monotonic()
 
-    def add(self, at: slice, tally: Tally, final: np.ndarray) -> None:
-        self.tally, self.final[at], self.done[at] = self.tally + tally, final, True
+    def add(self, at: slice, tally: Tally, final: Tensor) -> None:
+        self.tally, self.final[at], self.done[at] = self.tally.add(tally), final, True
         if time.monotonic() - self.saved > _SAVE_EVERY:
             self.save()
 
     def missing(self, chunk: int) -> Iterator[slice]:
         """Runs of centers that are not done, of at most so many."""
-        edges = np.flatnonzero(np.diff(np.concatenate(([True], self.done, [True])).astype(np.int8)))
+        edges = np.flatnonzero(np.diff(np.pad(self.done.numpy(), 1, constant_values=True)))
         for first, last in edges.reshape(-1, 2).tolist():
             yield from (slice(k, min(k + chunk, last)) for k in range(first, last, chunk))

@@ -28,8 +28,9 @@ def summarize(config: SimulationConfig, tallies: Mapping[Descent, Tally]) -> dic
 
 
 def _descent(descent: Descent, tally: Tally) -> dict[str, Any]:
-    errors = tally.errors.reshape(-1, *_SHAPE)
-    above = tally.above[:, ::-1].cumsum(1)[:, ::-1].reshape(-1, len(LEVELS) + 1, *_SHAPE)  # that level, or a higher one
+    errors = tally.errors.numpy().reshape(-1, *_SHAPE)
+    above = tally.above.numpy()[:, ::-1].cumsum(1)[:, ::-1]  # that level, or a higher one
+    above = above.reshape(-1, len(LEVELS) + 1, *_SHAPE)
     curves = _curves(errors, above)
     groups = {
         name: [

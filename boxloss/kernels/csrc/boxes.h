@@ -89,35 +89,77 @@ static void OP(pairs)(const struct pairs *job, kernel_f kernel, int64_t first, i
   }
 }
 
-/* Centers and sides, column by column, as edges in four columns; the rest of the block gets boxes of no size. */
-INLINE void OP(edges)(const R *boxes, int64_t count, int n, R *restrict columns) {
+/* Centers and sides in columns, as edges in columns. */
+INLINE void OP(edges)(const R *restrict boxes, R *restrict columns) {
   for (int k = 0; k < 2; k++)
     for (int i = 0; i < BLOCK; i++) {
-      const R center = i < n ? boxes[k * count + i] : 0, half = i < n ? boxes[(2 + k) * count + i] * (R)0.5 : 0;
+      const R center = boxes[k * BLOCK + i], half = boxes[(2 + k) * BLOCK + i] * (R)0.5;
       columns[k * BLOCK + i] = center - half;
       columns[(2 + k) * BLOCK + i] = center + half;
     }
 }
 
-/* Boxes in columns: the direction in which each improves, and its IoU. */
-static void OP(columns)(const struct columns *job, kernel_f kernel, kernel_f iou_loss) {
+/* From gradients by edges, in the four columns after the first of out, to directions by centers and sides. */
+INLINE void OP(directions)(R *restrict out, R wh_factor) {
+  for (int k = 1; k < 3; k++)
+    for (int i = 0; i < BLOCK; i++) {
+      const R low = out[k * BLOCK + i], high = out[(2 + k) * BLOCK + i];
+      out[k * BLOCK + i] = -(low + high);
+      out[(2 + k) * BLOCK + i] = (low - high) * (R)0.5 * wh_factor;
+    }
+}
+
+/* Of n boxes the errors, as whole multiples of a unit, and how many of three levels their IoU is above. */
+INLINE void OP(count)(const struct descent *job, const R *restrict boxes, const R *restrict targets,
+                      const R *restrict iou, const int64_t *places, int n, int64_t *errors, int64_t *above, int64_t *last) {
+  const R farthest = (R)job->farthest, unit = (R)(1 / job->unit);
+  const R l0 = (R)job->levels[0], l1 = (R)job->levels[1], l2 = (R)job->levels[2];
+  int64_t error[BLOCK], bin[BLOCK];
+  for (int i = 0; i < BLOCK; i++) {
+    R e = OP(abs)(boxes[i] - targets[i]) + OP(abs)(boxes[BLOCK + i] - targets[BLOCK + i]);
+    e += OP(abs)(boxes[2 * BLOCK + i] - targets[2 * BLOCK + i]);
+    e += OP(abs)(boxes[3 * BLOCK + i] - targets[3 * BLOCK + i]);
+    e = e < farthest ? e : farthest; /* NaN too */
+    const double whole = (double)(e * unit) + 0x1.8p52; /* rounded, in the lowest bits */
+    error[i] = (int64_t)(ISA_NAME(to_bits)(whole) - 0x4338000000000000);
+    bin[i] = (W)(iou[i] > l0) + (W)(iou[i] > l1) + (W)(iou[i] > l2);
+  }
+  for (int i = 0; i < n; i++) {
+    errors[places[i]] += error[i];
+    above[bin[i] * job->bins + places[i]]++;
+  }
+  if (last) memcpy(last, error, n * sizeof *last);
+}
+
+/* Boxes on their way, all in step: so that a row of the counts stays in the cache. */
+static void OP(descend)(const struct descent *job, kernel_f kernel, kernel_f iou_loss) {
   R in[8 * BLOCK] __attribute__((aligned(64))), out[9 * BLOCK] __attribute__((aligned(64)));
-  const int64_t count = job->count;
-  const R factor = (R)job->wh_factor;
-  for (int64_t at = 0; at < count; at += BLOCK) {
-    const int n = count - at < BLOCK ? (int)(count - at) : BLOCK;
-    OP(edges)((const R *)job->boxes + at, count, n, in);
-    OP(edges)((const R *)job->targets + at, count, n, in + 4 * BLOCK);
-    iou_loss(in, 0, out);
-    R *iou = (R *)job->iou + at, *direction = (R *)job->direction + at;
-    for (int i = 0; i < n; i++) iou[i] = 1 - out[i];
-    kernel(in, job->numbers, out);
-    for (int k = 0; k < 2; k++) {
-      const R *restrict low = out + (1 + k) * BLOCK, *restrict high = low + 2 * BLOCK;
-      for (int i = 0; i < n; i++) {
-        direction[k * count + i] = -(low[i] + high[i]);
-        direction[(2 + k) * count + i] = (low[i] - high[i]) * (R)0.5 * factor;
+  R iou[BLOCK] __attribute__((aligned(64))), values[9 * BLOCK] __attribute__((aligned(64)));
+  for (int64_t k = 0; k <= job->iterations; k++) {
+    const R rate = k < job->iterations ? (R)job->rates[k] : 0;
+    for (int64_t block = 0; block * BLOCK < job->count; block++) {
+      R *boxes = (R *)job->boxes + block * 4 * BLOCK;
+      const R *targets = (const R *)job->targets + block * 4 * BLOCK;
+      if (iou_loss) {
+        OP(edges)(boxes, in);
+        OP(edges)(targets, in + 4 * BLOCK);
+        iou_loss(in, 0, values);
+        for (int i = 0; i < BLOCK; i++) iou[i] = 1 - values[i];
+        kernel(in, job->numbers, out);
+        OP(directions)(out, (R)job->wh_factor);
+      } else { /* a published rule: of centers and sides, and gives directions */
+        memcpy(in, boxes, 4 * BLOCK * sizeof(R));
+        memcpy(in + 4 * BLOCK, targets, 4 * BLOCK * sizeof(R));
+        kernel(in, job->numbers, out);
+        memcpy(iou, out, sizeof iou);
       }
+      const int64_t left = job->count - block * BLOCK;
+      OP(count)(job, boxes, targets, iou, job->places + block * BLOCK, left < BLOCK ? (int)left : BLOCK,
+                job->errors + k * job->bins, job->above + 4 * k * job->bins,
+                k == job->iterations ? job->last + block * BLOCK : 0);
+      if (k == job->iterations) continue;
+      for (int c = 0; c < 4; c++)
+        for (int i = 0; i < BLOCK; i++) boxes[c * BLOCK + i] += out[(1 + c) * BLOCK + i] * (2 - iou[i]) * rate;
     }
   }
 }

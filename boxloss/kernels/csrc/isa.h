@@ -50,7 +50,7 @@ typedef int ISA_NAME(truth);
 static const struct isa ISA_NAME(isa) = {
     {JOIN(ISA_NAME(rows), _float), JOIN(ISA_NAME(rows), _double)},
     {JOIN(ISA_NAME(pairs), _float), JOIN(ISA_NAME(pairs), _double)},
-    {JOIN(ISA_NAME(columns), _float), JOIN(ISA_NAME(columns), _double)},
+    {JOIN(ISA_NAME(descend), _float), JOIN(ISA_NAME(descend), _double)},
     {KERNELS(ROW)},
 };
 #undef ROW

@@ -48,19 +48,23 @@ struct pairs {
   const void *b_columns;
 };
 
-/* Boxes as centers and sides, each a column, and what becomes of them on their way to a target: see simulation/rules.py. */
-struct columns {
-  int64_t count;
-  const void *boxes, *targets;
-  const double *numbers;
-  double wh_factor;
-  void *direction, *iou;
+/* Boxes on their way to targets, as centers and sides, in columns of blocks: (block, 4, BLOCK). See simulation/descent.py. */
+struct descent {
+  int64_t count, bins, iterations;
+  void *boxes; /* they move */
+  const void *targets;
+  const int64_t *places; /* of each box among the bins */
+  const double *numbers, *rates;
+  double wh_factor, unit, farthest;
+  const double *levels; /* three */
+  int64_t *errors, *above; /* (iterations + 1, bins), (iterations + 1, 4, bins); they are added to */
+  int64_t *last;           /* each box's error at the end */
 };
 
 struct isa {
   double (*rows[2])(const struct rows *, kernel_f, int64_t, int64_t);
   void (*pairs[2])(const struct pairs *, kernel_f, int64_t, int64_t, double *);
-  void (*columns[2])(const struct columns *, kernel_f, kernel_f);
+  void (*descend[2])(const struct descent *, kernel_f, kernel_f);
   kernel_f kernels[KERNEL_COUNT][2][2]; /* by type; value, or value and gradient */
 };
 
@@ -271,7 +275,10 @@ EXPORT int boxloss_pairs(int kernel, int wide, int instructions, int threads, co
   return 0;
 }
 
-EXPORT void boxloss_columns(int kernel, int iou, int wide, int instructions, const struct columns *job) {
+EXPORT int boxloss_block(void) { return BLOCK; }
+
+/* By the gradient of a kernel, whose IoU loss is given; or by a published rule, which gives IoU itself: then iou is -1. */
+EXPORT void boxloss_descend(int kernel, int iou, int wide, int instructions, const struct descent *job) {
   const struct isa *isa = chosen(instructions, 0);
-  isa->columns[wide](job, isa->kernels[kernel][wide][1], isa->kernels[iou][wide][0]);
+  isa->descend[wide](job, isa->kernels[kernel][wide][1], iou < 0 ? 0 : isa->kernels[iou][wide][0]);
 }

@@ -24,4 +24,8 @@
   X(cdiou_base_diou) \
   X(cdiou_base_ciou) \
   X(focal_eiou_detach_weight_false) \
-  X(focal_eiou)
+  X(focal_eiou) \
+  X(published_iou) \
+  X(published_giou) \
+  X(published_diou) \
+  X(published_ciou)
