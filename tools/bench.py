@@ -347,7 +347,7 @@ def training_step(seconds: float, *, side: int = 160, images: int = 16, boxes: i
         print(f"{name:12} {alone * 1e3:9.1f} {step_time * 1e3:7.1f} {alone / step_time:7.1%}")
 
 
-def simulation(centres: int = 128, iterations: int = 20) -> None:
+def simulation(centres: int = 512, iterations: int = 20) -> None:
     """Descents of some of the DIoU paper's cases, by `boxloss simulate` and by plain autograd; what all would take."""
     config = SimulationConfig(losses=["iou", *COMPARED, "eiou"], centres=centres, iterations=iterations)
     at = centers(centres, "sunflower")

@@ -33,7 +33,7 @@ CONFIG = "simulation.yaml"
 SUMMARY = "summary.json"
 CURVES = "curves.csv"
 GROUPS = "groups.csv"
-CHUNK = 32
+CHUNK = 64
 """Centers. Few enough that a chunk's numbers stay in a core's cache."""
 _SAVE_EVERY = 10.0
 """Seconds."""
@@ -110,7 +110,7 @@ def _descend(
     running = {pool.submit(copy_context().run, descend, config, descent, at[part], stop.is_set): part for part in left}
     try:
         for finished in as_completed(running):
-            part = running[finished]
+            part = running.pop(finished)  # with its result, which would pile up
             progress.add(part, *finished.result())
             yield (part.stop - part.start) * PER_CENTER
     except BaseException:
