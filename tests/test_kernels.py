@@ -21,6 +21,9 @@ import boxloss
 from boxloss import LOSSES, BoxLoss, kernels, pairwise
 from boxloss.kernels import c, catalog, trace
 from boxloss.kernels.native import NATIVE, Library
+from boxloss.simulation import SimulationConfig
+from boxloss.simulation.config import Descent
+from boxloss.simulation.descent import descend
 
 ROOT = Path(__file__).parent.parent
 ENTRIES = catalog.read()
@@ -557,9 +560,16 @@ MUTANTS = {
         "b_gradient[k * columns + column + j] +=",
         "b_gradient[column + j] +=",
     ),
+    "errors rounded down": ("boxes.h", "(double)(e * unit) + 0x1.8p52", "(double)(e * unit) - 0.5 + 0x1.8p52"),
+    "a lost box that is no number": ("boxes.h", "e = e < farthest ? e : farthest;", "e = e > farthest ? farthest : e;"),
+    "a level left out": ("boxes.h", " + (W)(iou[i] > l1)", ""),
+    "sides without their factor": ("boxes.h", "(R)0.5 * wh_factor", "(R)0.5"),
+    "steps without the factor of IoU": ("boxes.h", " * (2 - iou[i]) * rate", " * rate"),
     "threads that overlap": ("kernels.c", "shares[k].first = units * k / count * unit;", "shares[k].first = 0;"),
 }
 SMALL = ("giou", "ciou", "smooth_l1", "log_iou", "focal_eiou")
+ALSO = ("iou", "published_giou")
+"""What simulations need, in the small library."""
 
 
 def compiled_from(folder, path):
@@ -573,9 +583,10 @@ def small_sources(tmp_path):
     """The sources of a few kernels, which compile in seconds."""
     folder = tmp_path / "csrc"
     shutil.copytree(NATIVE, folder, ignore=shutil.ignore_patterns("compiled.*"))
+    names = tuple(f"KERNEL({name})" for name in (*SMALL, *ALSO))
     parts = re.split(r"(?=KERNEL\()", (folder / "generated.h").read_text())
-    (folder / "generated.h").write_text("".join(p for p in parts if p.startswith(tuple(f"KERNEL({n})" for n in SMALL))))
-    (folder / "names.h").write_text("#define KERNELS(X) " + " ".join(f"X({name})" for name in SMALL) + "\n")
+    (folder / "generated.h").write_text("".join(p for p in parts if p.startswith(names)))
+    (folder / "names.h").write_text("#define KERNELS(X) " + " ".join(f"X({name})" for name in (*SMALL, *ALSO)) + "\n")
     return folder
 
 
@@ -623,3 +634,11 @@ def check_all():
         torch.testing.assert_close(got, wanted, rtol=2e-5, atol=1e-5)
     finally:
         torch.set_num_threads(1)
+    at = torch.tensor([[10.0, 10.0], [11.5, 9.0]], dtype=torch.float64)  # on the targets, so at every level; and apart
+    for rule, lr, wh_factor in (("exact", 0.1, 1.5), ("published", 0.1, 2.0), ("exact", 1e300, 1e300)):
+        config = SimulationConfig(["giou"], rule, iterations=4, lr=lr, wh_factor=wh_factor)
+        with kernels.disabled():
+            wanted, wanted_last = descend(config, Descent(rule, "giou"), at)
+        tally, last = descend(config, Descent(rule, "giou"), at)
+        assert torch.equal(last, wanted_last)
+        assert all(map(torch.equal, tally, wanted))
