@@ -23,10 +23,10 @@ _PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """A folder, made if need be, in which one process at a time trains, where the system has such locks.
+    """A folder, made if need be, in which one process at a time works, where the system has such locks.
 
     Raises:
-        ValueError: another process trains in it, or it is no folder.
+        ValueError: another process works in it, or it is no folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,9 +42,8 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder}: another process is training in it") from None
-        for left in folder.glob(PARTS):  # of a run that was killed as it wrote
-            left.unlink(missing_ok=True)
+            raise ValueError(f"{folder}: another process is working in it") from None
+        remove_parts(folder)
         yield
     finally:
         os.close(handle)
@@ -58,6 +57,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         elif old[key] != new[key]:
             found.append(f"{prefix}{key} is {old[key]!r} there and {new[key]!r} here")
     return found
+
+
+def remove_parts(folder: Path) -> None:
+    """Of a process that was killed as it wrote in a folder."""
+    for left in folder.glob(PARTS):
+        left.unlink(missing_ok=True)
 
 
 def refuse_others(path: Path, config: Config, fits: Callable[[Config], bool], what: str, hint: str = "") -> None:

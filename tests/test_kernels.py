@@ -419,6 +419,48 @@ def test_without_a_library_the_formulas_run(monkeypatch):
         kernels.forget()
 
 
+@needs_library
+def test_a_stale_or_damaged_library_is_not_used(tmp_path, monkeypatch):
+    """As of another version, whose sources have changed since it was compiled."""
+    from boxloss.kernels import native
+
+    for name in ("generated.h", compiled.path.name):
+        shutil.copy(NATIVE / name, tmp_path)
+    monkeypatch.setattr(native, "NATIVE", tmp_path)
+    assert isinstance(native.library.__wrapped__(), Library)
+    (tmp_path / "generated.h").write_text("/* other formulas */")
+    assert native.library.__wrapped__().endswith("was compiled from another version: install boxloss again")
+    (tmp_path / "damaged").mkdir()  # what is loaded is found again by its path
+    (tmp_path / "damaged" / compiled.path.name).write_bytes(b"")
+    monkeypatch.setattr(native, "NATIVE", tmp_path / "damaged")
+    assert "can't be loaded" in native.library.__wrapped__()
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_gradients_that_come_as_negative_views_or_zeros(reduction):
+    """Autograd hands over what is not numbers in memory: of the imaginary part of a conjugate, say."""
+    pred, target = pairs.draw("pixels", 5, torch.float32)
+    for upstream in (torch.ones(5), torch._neg_view(-torch.linspace(1, 2, 5)), torch._efficientzerotensor((5,))):
+        upstream = upstream if reduction == "none" else upstream.sum()
+        got, wanted = both(lambda p, t: boxloss.iou_loss(p, t, reduction=reduction), pred, target, upstream=upstream)
+        torch.testing.assert_close(got, wanted)
+    grid = torch._neg_view(torch.linspace(-1, 1, 25).view(5, 5))
+    for upstream in (grid, torch._efficientzerotensor((5, 5))):
+        got, wanted = both(lambda a, b: pairwise("iou", a, b), pred, target, upstream=upstream)
+        torch.testing.assert_close(got, wanted)
+    value = boxloss.iou_loss(leaf := pred[:1].clone().requires_grad_(), target[:1])
+    (torch.complex(torch.zeros(1), value).conj() * torch.tensor([1 + 2j])).imag.sum().backward()
+    plain = pred[:1].clone().requires_grad_()
+    (-boxloss.iou_loss(plain, target[:1])).sum().backward()
+    torch.testing.assert_close(leaf.grad, plain.grad)
+
+
+def test_zeros_without_memory():
+    pred, _ = pairs.draw("pixels", 5, torch.float32)
+    got = boxloss.giou_loss(pred, torch._efficientzerotensor((5, 4)))
+    torch.testing.assert_close(got, boxloss.giou_loss(pred, torch.zeros(5, 4)))
+
+
 # -- threads and processes -------------------------------------------------------------------------------------------
 
 
@@ -586,7 +628,8 @@ def small_sources(tmp_path):
     names = tuple(f"KERNEL({name})" for name in (*SMALL, *ALSO))
     parts = re.split(r"(?=KERNEL\()", (folder / "generated.h").read_text())
     (folder / "generated.h").write_text("".join(p for p in parts if p.startswith(names)))
-    (folder / "names.h").write_text("#define KERNELS(X) " + " ".join(f"X({name})" for name in (*SMALL, *ALSO)) + "\n")
+    listed = " ".join(f"X({name})" for name in (*SMALL, *ALSO))
+    (folder / "names.h").write_text(f'#define SOURCE "few"\n#define KERNELS(X) {listed}\n')
     return folder
 
 

@@ -248,7 +248,11 @@ def test_broadcasting(variant):
     assert torch.equal(apply(variant, pred[:, None], target[None]), pairwise(variant[0], pred, target, **variant[1]))
 
 
-@every_graph
+@pytest.mark.parametrize(
+    "variant",
+    [variant if variant in DEFAULTS else pytest.param(variant, marks=pytest.mark.slow) for variant in TRACED],
+    ids=label,
+)
 def test_compiles_whole(variant):
     """aot_eager traces as every compiler does, fusing nothing, so the results have to be the same to the bit."""
     torch._dynamo.reset()

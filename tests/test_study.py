@@ -336,7 +336,7 @@ def test_what_was_refused_does_not_block_what_is_right(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="other: data: no folder"):
         compare(replace(chosen, datasets=both), folder, Here())
     assert (folder / STUDY).read_bytes() == before
-    with locked(folder), pytest.raises(ValueError, match="another process is training in it"):
+    with locked(folder), pytest.raises(ValueError, match="another process is working in it"):
         compare(replace(chosen, seeds=2), folder, Here())
     assert (folder / STUDY).read_bytes() == before
 

@@ -517,7 +517,7 @@ def test_data_changed_under_a_run(data, tmp_path):
 
 def test_two_runs_in_one_folder(data, tmp_path):
     trainer = Trainer(config(data, epochs=1), tmp_path / "run", Report())
-    with locked(tmp_path / "run"), pytest.raises(ValueError, match="run: another process is training in it"):
+    with locked(tmp_path / "run"), pytest.raises(ValueError, match="run: another process is working in it"):
         trainer.run()
     trainer.run()
 

@@ -93,6 +93,8 @@ def why_not(*boxes: Tensor) -> str:
             return f"a tensor is a {type(tensor).__name__}, which may want to see each operation"
         if tensor.is_neg():
             return "a tensor is a view whose numbers are yet to be negated"
+        if tensor._is_zerotensor():
+            return "a tensor is one of zeros without memory"
     return ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from .native import fingerprint
 from .trace import REAL, TRUTH, WHOLE, Constant, Operand, Place, Program, Step
 
 _SIGNS = {
@@ -97,5 +98,6 @@ def source(functions: Mapping[str, str]) -> str:
 
 
 def names(functions: Mapping[str, str]) -> str:
-    """X(name) for each."""
-    return f"{_MADE} */\n\n#define KERNELS(X) \\\n" + " \\\n".join(f"  X({name})" for name in functions) + "\n"
+    """X(name) for each; and the digest of their source, by which a library of another version is known."""
+    listed = " \\\n".join(f"  X({name})" for name in functions)
+    return f'{_MADE} */\n\n#define SOURCE "{fingerprint(source(functions))}"\n#define KERNELS(X) \\\n{listed}\n'

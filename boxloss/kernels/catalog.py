@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import typing
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from .native import fingerprint
 
 if typing.TYPE_CHECKING:
     from .trace import Place, Program
@@ -60,7 +61,7 @@ def numbers_of(program: Program, arguments: list[Place]) -> list[float]:
 
 def digest(program: Program, arguments: list[Place]) -> str:
     """The same for programs that differ in these constants only."""
-    return hashlib.sha256(repr(program.without(arguments)).encode()).hexdigest()[:16]
+    return fingerprint(repr(program.without(arguments)))
 
 
 def entries(losses: Mapping[str, Any]) -> Iterator[tuple[Entry, tuple[Program, Program]]]:

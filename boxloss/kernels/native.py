@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,12 @@ class Library:
         c.boxloss_descend.argtypes = (c_int, c_int, c_int, c_int, POINTER(Descent))
         c.boxloss_descend.restype = None
         c.boxloss_pairs.argtypes = (c_int, c_int, c_int, c_int, POINTER(Pairs))
+        for which, structure in enumerate((Rows, Pairs, Descent)):
+            if c.boxloss_size(which) != ctypes.sizeof(structure):
+                raise OSError("it is called in another way")
+        c.boxloss_source.restype = c_char_p
+        self.source: str = c.boxloss_source().decode()
+        """The digest of what it was compiled from."""
         openmp = _openmp_of_torch()
         if openmp:
             c.boxloss_use_openmp(byref(openmp))
@@ -221,6 +228,10 @@ def _openmp_of_torch() -> OpenMP | None:
     return OpenMP(*(ctypes.cast(function, c_void_p) for function in functions))
 
 
+def fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
@@ -239,6 +250,10 @@ def library() -> Library | str:
     if not files:
         return "they were not compiled when boxloss was installed: no C compiler, or one that failed"
     try:
-        return Library(files[0])
+        found = Library(files[0])
     except (OSError, AttributeError) as error:
-        return f"{files[0]} can't be loaded: {error}"
+        return f"{files[0]} can't be loaded: {error}; install boxloss again"
+    source = NATIVE / "generated.h"
+    if source.exists() and fingerprint(source.read_text()) != found.source:
+        return f"{files[0]} was compiled from another version: install boxloss again"
+    return found

@@ -106,6 +106,7 @@ class _Fused(torch.autograd.Function):
         call: _Call = ctx.call
         if needs_graph(grad):
             return None, *gradients_by_graph(ctx, call.again, grad)
+        grad = in_memory(grad)
         pred, target = ctx.saved_tensors
         # They are handed over once: autograd would have to copy what is kept here.
         gradients, ctx.gradients = ctx.gradients, None
@@ -113,7 +114,7 @@ class _Fused(torch.autograd.Function):
             gradients = _empty(call, pred, ctx.needs_input_grad[1:])
             factor = grad if call.weight is None else grad * call.weight
             if call.reduction == "none":
-                call.run(pred, target, weight=factor.contiguous(), gradients=gradients)
+                call.run(pred, target, weight=factor, gradients=gradients)
             else:
                 call.run(pred, target, weight=call.weight, factor=grad.item() / call.by, gradients=gradients)
         elif grad.item() != 1.0:
@@ -125,6 +126,13 @@ class _Fused(torch.autograd.Function):
 def keep(ctx: Any, *boxes: Tensor) -> None:
     """Save boxes for the backward pass; those of inference mode can only be copied for it."""
     ctx.save_for_backward(*(each.clone() if each.is_inference() else each for each in boxes))
+
+
+def in_memory(grad: Tensor) -> Tensor:
+    """As numbers side by side: autograd also hands over views yet to be negated, and zeros without any memory."""
+    if grad._is_zerotensor():
+        return torch.zeros(grad.shape, dtype=grad.dtype)
+    return grad.resolve_neg().contiguous()
 
 
 def needs_graph(grad: Tensor) -> bool:

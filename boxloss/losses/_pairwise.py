@@ -14,7 +14,7 @@ from ..boxes import check_boxes, in_one_dtype
 from ..geometry import joint_shape
 from ..kernels import Kernel
 from ._define import LOSSES, Loss, LossFunction, check_own, find_loss
-from ._fused import gradients_by_graph, gradients_of, keep, needs_graph
+from ._fused import gradients_by_graph, gradients_of, in_memory, keep, needs_graph
 
 TILE = 1 << 16
 """Pairs computed at a time. Some 60 intermediate numbers a pair: 16 MB in float32."""
@@ -163,7 +163,7 @@ class _ByKernel(torch.autograd.Function):
         kernel: Kernel = ctx.kernel
         sums_a = a.new_zeros(a.shape, dtype=torch.float64)
         sums_b = b.new_zeros(b.shape[0], 4, b.shape[1], dtype=torch.float64) if needs_b else None
-        for k, (upstream, of_a, of_b) in enumerate(zip(grad.contiguous(), a.contiguous(), b.contiguous(), strict=True)):
+        for k, (upstream, of_a, of_b) in enumerate(zip(in_memory(grad), a.contiguous(), b.contiguous(), strict=True)):
             gradients = (sums_a[k], None if sums_b is None else sums_b[k])
             kernel.library.pairs(kernel.place, kernel.numbers, of_a, of_b, upstream=upstream, gradients=gradients)
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import typing
 from collections.abc import Callable
@@ -69,4 +70,6 @@ def is_number(value: Any) -> bool:
 
 def is_finite(value: Any) -> bool:
     """A number that a float holds, which an int beyond 1e308 is not. Not math.isfinite: no compiler follows it."""
-    return is_number(value) and bool(abs(value) <= sys.float_info.max)
+    if not is_number(value):
+        return False
+    return abs(value) <= sys.float_info.max if isinstance(value, int) else bool(-math.inf < value < math.inf)

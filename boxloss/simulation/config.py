@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..losses import find_loss
+from ..losses._parameters import is_number
 from .cases import LAYOUTS
 from .rules import PUBLISHED
 
 PUBLISHED_RULE, EXACT_RULE, BOTH = "published", "exact", "both"
 RULES = (BOTH, PUBLISHED_RULE, EXACT_RULE)
 OPTIMIZERS = ("sgd", "adam")
-_MOST = {"centres": 1_000_000, "iterations": 100_000}
+_MOST = {"centres": 1_000_000, "iterations": 10_000}
+_MOST_DECAYS = 20
+_EXPECTED = {
+    **dict.fromkeys(("centres", "seed", "iterations"), "a whole number"),
+    "decay": "a list of shares",
+    "parameters": "a mapping of losses to their parameters",
+}
+
+
+def _plain_item(item: tuple[str, Any]) -> tuple[str, Any]:
+    name, value = item
+    return name, float(value) if is_number(value) else value
 
 
 class Descent(NamedTuple):
@@ -59,6 +72,7 @@ class SimulationConfig:
     wh_factor: float = 2.0
 
     def __post_init__(self) -> None:
+        self._make_plain()
         for name, known in (("rule", RULES), ("centres_layout", LAYOUTS), ("optimizer", OPTIMIZERS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -70,12 +84,33 @@ class SimulationConfig:
         for name in ("lr", "wh_factor"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a finite number > 0, got {getattr(self, name)}")
+        if len(self.decay) > _MOST_DECAYS:
+            raise ValueError(f"decay: expected {_MOST_DECAYS} shares at most, got {len(self.decay)}")
         if not all(0 < share < 1 for share in self.decay):
             raise ValueError(f"decay: expected shares of the iterations between 0 and 1, got {self.decay}")
         self._check_losses()
 
+    def _make_plain(self) -> None:
+        """Numbers of the types that YAML gives, so that the same configuration is the same whoever made it."""
+        plain: dict[str, Any] = {}
+        try:
+            for name in ("centres", "seed", "iterations"):
+                plain[name] = operator.index(getattr(self, name))
+            for name in ("lr", "wh_factor"):
+                plain[name] = float(getattr(self, name))
+            name = "decay"
+            plain[name] = list(map(float, self.decay))
+            name = "parameters"
+            plain[name] = {loss: dict(map(_plain_item, own.items())) for loss, own in self.parameters.items()}
+        except (TypeError, ValueError, AttributeError):
+            raise ValueError(
+                f"{name}: expected {_EXPECTED.get(name, 'a number')}, got {getattr(self, name)!r}"
+            ) from None
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
     def _check_losses(self) -> None:
-        if not self.losses or len(set(self.losses)) < len(self.losses):
+        if not isinstance(self.losses, list) or not self.losses or len(set(self.losses)) < len(self.losses):
             raise ValueError(f"losses: expected names, none twice, got {self.losses}")
         for name in self.losses:
             find_loss(name)

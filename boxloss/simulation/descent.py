@@ -21,6 +21,8 @@ UNIT = 2.0**-32
 """Errors are added as whole multiples of this: exact sums, which no order, chunk or thread can change."""
 FARTHEST = 1024.0
 """A larger error counts as this, and so does one that is not a number: such a box is lost."""
+_AT_ONCE = 5_000_000
+"""Steps of cases in a call of the compiled loop, which can't be stopped: some tenths of a second."""
 _VECTOR = 64
 """Cases are computed in multiples of this, so that each stands in a whole vector, not in a rest, for which torch has
 other functions. What is too many is not counted."""
@@ -69,14 +71,20 @@ def descend(
     boxes, targets = cases(at)
     places = starts(boxes, targets) * PER_CENTER + torch.arange(PER_CENTER).repeat(len(at))
     tally = Tally.empty(config.iterations)
-    last = _by_kernel(config, descent, boxes, targets, places, tally)
+    last = _by_kernel(config, descent, boxes, targets, places, tally, stop)
     if last is None:
         last = _by_formula(config, descent, boxes, targets, places, tally, stop)
     return tally, last.reshape(len(at), PER_CENTER).sum(1)
 
 
 def _by_kernel(
-    config: SimulationConfig, descent: Descent, boxes: Tensor, targets: Tensor, places: Tensor, tally: Tally
+    config: SimulationConfig,
+    descent: Descent,
+    boxes: Tensor,
+    targets: Tensor,
+    places: Tensor,
+    tally: Tally,
+    stop: Callable[[], bool],
 ) -> Tensor | None:
     """In one pass, all iterations of a block of boxes after the other, if there is a kernel; not by Adam.
 
@@ -95,20 +103,29 @@ def _by_kernel(
     place, numbers = found
     if place is None:
         return None
-    return library.descend(
-        place,
-        numbers,
-        boxes,
-        targets,
-        places,
-        torch.tensor(config.rates(), dtype=torch.float64),
-        published=descent.rule == PUBLISHED_RULE,
-        wh_factor=config.wh_factor,
-        unit=UNIT,
-        farthest=FARTHEST,
-        levels=torch.tensor(LEVELS, dtype=torch.float64),
-        **tally._asdict(),
-    )
+    rates, bounds = (torch.tensor(v, dtype=boxes.dtype) for v in (config.rates(), LEVELS))
+    last = []
+    size = max(library.block, _AT_ONCE // config.iterations)
+    for first in range(0, len(places), size):
+        if stop():
+            raise Stopped
+        part = slice(first, first + size)
+        errors = library.descend(
+            place,
+            numbers,
+            boxes[:, part],
+            targets[:, part],
+            places[part],
+            rates,
+            published=descent.rule == PUBLISHED_RULE,
+            wh_factor=config.wh_factor,
+            unit=UNIT,
+            farthest=FARTHEST,
+            levels=bounds,
+            **tally._asdict(),
+        )
+        last.append(errors)
+    return torch.cat(last)
 
 
 def _by_formula(
@@ -122,13 +139,13 @@ def _by_formula(
 ) -> Tensor:
     wanted = boxes.shape[1]
     boxes, targets = (torch.cat((c, c[:, -1:].expand(4, -wanted % _VECTOR)), 1) for c in (boxes, targets))
-    errors = torch.zeros(0)
+    errors, bounds = torch.zeros(0), torch.tensor(LEVELS, dtype=boxes.dtype)
     for k, (now, iou) in enumerate(steps(config, descent, boxes, targets)):
         if stop():
             raise Stopped
         errors = _errors(now, targets)[:wanted].to(torch.int64)
         tally.errors[k].index_add_(0, places, errors)
-        levels = (iou[:wanted, None] > torch.tensor(LEVELS)).sum(1)
+        levels = (iou[:wanted, None] > bounds).sum(1)
         counted = torch.bincount(levels * tally.errors.shape[1] + places, minlength=tally.above[k].numel())
         tally.above[k] = counted.view_as(tally.above[k])
     return errors

@@ -19,6 +19,7 @@ from .descent import FARTHEST, LEVELS, UNIT, steps
 from .summary import GROUPS
 
 REPORT = "report.html"
+FIGURES = "figures"
 _MOST_DRAWN = 10_000
 """Anchor centers in a surface."""
 
@@ -50,13 +51,13 @@ def write_report(
     by_rule: dict[str, dict[str, Any]] = defaultdict(dict)
     for descent in summary["descents"]:
         by_rule[descent["rule"]][descent["loss"]] = descent
-    figures = _figures(folder / "figures", summary["cases"], by_rule)
+    figures = _figures(folder / FIGURES, summary["cases"], by_rule)
     for rule, of_rule in by_rule.items():
-        figures[f"surface-{rule}"] = folder / "figures" / f"surface-{rule}.png"
+        figures[f"surface-{rule}"] = folder / FIGURES / f"surface-{rule}.png"
         shown = torch.linspace(0, len(at) - 1, min(len(at), _MOST_DRAWN)).long()
         errors = {loss: finals[Descent(rule, loss)][shown].numpy() * (UNIT / PER_CENTER) for loss in of_rule}
         plot_surfaces(at[shown].numpy(), errors, CENTER, figures[f"surface-{rule}"])
-        figures[f"walks-{rule}"] = folder / "figures" / f"walks-{rule}.gif"
+        figures[f"walks-{rule}"] = folder / FIGURES / f"walks-{rule}.gif"
         animate_walks(_walks(config, rule, list(of_rule)), figures[f"walks-{rule}"])
     write_page(
         folder / REPORT,

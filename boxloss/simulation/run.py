@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,18 +21,19 @@ from .. import page
 from ..config import write_config
 from ..extras import needs
 from ..files import replacing, write_csv, write_json
-from ..folders import environment, locked, refuse_others
+from ..folders import environment, locked, refuse_others, remove_parts
 from ..plots import require_matplotlib
 from .cases import PER_CENTER, centers
 from .config import Descent, SimulationConfig
 from .descent import Tally, descend
-from .report import write_report
-from .summary import curves_table, groups_table, summarize
+from .report import FIGURES, write_report
+from .summary import curves_table, describe, groups_table
 
 CONFIG = "simulation.yaml"
 SUMMARY = "summary.json"
 CURVES = "curves.csv"
 GROUPS = "groups.csv"
+DESCENTS = "descents"
 CHUNK = 64
 """Centers. Few enough that a chunk's numbers stay in a core's cache."""
 _SAVE_EVERY = 10.0
@@ -48,7 +49,8 @@ def simulate(
         config: the simulation.
         folder: for it; if it holds it already, nothing finished is computed twice.
         threads: how many chunks at a time; torch's number if None. The results don't depend on it.
-        chunk: centers computed at a time by a thread, 0.1 MB of memory each. Nor do they depend on this.
+        chunk: centers computed at a time by a thread. Nor do they depend on this. Memory is some 40 kB an iteration for
+            each of two chunks a thread, and little for a center.
 
     Returns:
         The summary.
@@ -67,12 +69,17 @@ def simulate(
         hint = ". A simulation may grow in its folder, by losses and rules, and lose none"
         refuse_others(folder / CONFIG, config, lambda other: _keys(other) <= _keys(config), "simulation", hint)
         write_config(folder / CONFIG, config)
-        done = _run(config, folder, at, threads or torch.get_num_threads(), chunk)
-        summary = summarize(config, {descent: progress.tally for descent, progress in done.items()})
+        for kind in (DESCENTS, FIGURES):
+            remove_parts(folder / kind)
+        found, finals = [], {}
+        for descent, progress in _run(config, folder, at, threads or torch.get_num_threads(), chunk):
+            found.append(describe(descent, progress.tally))
+            finals[descent] = progress.final
+        summary = {"cases": config.centres * PER_CENTER, "iterations": config.iterations, "descents": found}
         write_json(folder / SUMMARY, {**summary, "environment": environment()}, indent=1)
         write_csv(folder / CURVES, curves_table(summary))
         write_csv(folder / GROUPS, groups_table(summary))
-        write_report(folder, config, summary, at, {descent: progress.final for descent, progress in done.items()})
+        write_report(folder, config, summary, at, finals)
     return summary
 
 
@@ -84,42 +91,53 @@ def _key(config: SimulationConfig, descent: Descent) -> str:
     return json.dumps(config.of_descent(descent), sort_keys=True)
 
 
-def _run(config: SimulationConfig, folder: Path, at: Tensor, threads: int, chunk: int) -> dict[Descent, Progress]:
-    """What is left of every descent, on threads of one core each."""
+def _run(
+    config: SimulationConfig, folder: Path, at: Tensor, threads: int, chunk: int
+) -> Iterator[tuple[Descent, Progress]]:
+    """Each descent when nothing is left of it, on threads of one core each."""
     with needs("study", "a simulation"):
         from tqdm import tqdm
-    done: dict[Descent, Progress] = {}
     with _one_core_each(), ThreadPoolExecutor(threads) as pool:
         for descent in config.descents():
-            path = folder / "descents" / f"{descent.name}.npz"
-            progress = done[descent] = Progress(path, _key(config, descent), config)
+            path = folder / DESCENTS / f"{descent.name}.npz"
+            progress = Progress(path, _key(config, descent), config)
             total, before = config.centres * PER_CENTER, int(progress.done.sum()) * PER_CENTER
             bar = tqdm(total=total, initial=before, desc=descent.name, unit="case", unit_scale=True, disable=None)
             with bar:
-                for cases in _descend(pool, config, descent, at, progress, chunk):
+                for cases in _descend(pool, threads, config, descent, at, progress, chunk):
                     bar.update(cases)
-    return done
+            yield descent, progress
 
 
 def _descend(
-    pool: ThreadPoolExecutor, config: SimulationConfig, descent: Descent, at: Tensor, progress: Progress, chunk: int
+    pool: ThreadPoolExecutor,
+    threads: int,
+    config: SimulationConfig,
+    descent: Descent,
+    at: Tensor,
+    progress: Progress,
+    chunk: int,
 ) -> Iterator[int]:
     """What is missing of a descent; how many cases each chunk has that is done."""
-    stop = threading.Event()
-    left = list(progress.missing(chunk))
-    running = {pool.submit(copy_context().run, descend, config, descent, at[part], stop.is_set): part for part in left}
+    stop, before = threading.Event(), progress.done.sum()
+    left = progress.missing(chunk)
+    running: dict[Future[tuple[Tally, Tensor]], slice] = {}
     try:
-        for finished in as_completed(running):
-            part = running.pop(finished)  # with its result, which would pile up
-            progress.add(part, *finished.result())
-            yield (part.stop - part.start) * PER_CENTER
+        while True:
+            # No more than the threads need, since what they find takes more memory than what they look at.
+            for part in itertools.islice(left, 2 * threads - len(running)):
+                running[pool.submit(copy_context().run, descend, config, descent, at[part], stop.is_set)] = part
+            if not running:
+                return
+            for finished in wait(running, return_when=FIRST_COMPLETED).done:
+                part = running.pop(finished)
+                progress.add(part, *finished.result())
+                yield (part.stop - part.start) * PER_CENTER
     except BaseException:
         stop.set()
-        for future in running:
-            future.cancel()
         raise
     finally:
-        if left:
+        if progress.done.sum() > before:
             progress.save()
 
 
@@ -147,13 +165,20 @@ class Progress:
             self._load()
 
     def _load(self) -> None:
+        """What is damaged, in whichever way, or of another configuration, is computed again."""
+        kept = {"done": self.done, "final": self.final, **self.tally._asdict()}
         try:
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                if str(file["key"]) == self.key:
-                    self.tally = Tally(torch.from_numpy(file["errors"]), torch.from_numpy(file["above"]))
-                    self.done, self.final = torch.from_numpy(file["done"]), torch.from_numpy(file["final"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            pass  # damaged: it is computed again
+                if str(file["key"]) != self.key:
+                    return
+                found = {name: torch.from_numpy(file[name]) for name in kept}
+        except Exception:  # of the file, zip, zlib or array format
+            return
+        counted = found["above"].flatten(1).sum(1)
+        fits = all(found[name].shape == like.shape and found[name].dtype == like.dtype for name, like in kept.items())
+        if fits and (counted == found["done"].sum() * PER_CENTER).all():
+            self.done, self.final = found["done"], found["final"]
+            self.tally = Tally(found["errors"], found["above"])
 
     def save(self) -> None:
         with replacing(self.path) as file:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..page import aligned, fixed, number
-from .cases import AREAS, ASPECTS, PER_CENTER, STARTS
-from .config import Descent, SimulationConfig
+from .cases import AREAS, ASPECTS, STARTS
+from .config import Descent
 from .descent import LEVELS, UNIT, Tally
 
 GROUPS = {"start": STARTS, "area": AREAS, "aspect": ASPECTS, "target aspect": ASPECTS}
@@ -17,17 +17,12 @@ GROUPS = {"start": STARTS, "area": AREAS, "aspect": ASPECTS, "target aspect": AS
 _SHAPE = tuple(len(values) for values in GROUPS.values())
 
 
-def summarize(config: SimulationConfig, tallies: Mapping[Descent, Tally]) -> dict[str, Any]:
-    """All curves, as plain values.
+def describe(descent: Descent, tally: Tally) -> dict[str, Any]:
+    """All curves of a descent, as plain values.
 
     Errors are means over cases, of |x − X| + |y − Y| + |w − W| + |h − H| in units of a square target's side; shares are
     of the cases with an IoU above each level. The first value of a curve is that of the start.
     """
-    descents = [_descent(descent, tally) for descent, tally in tallies.items()]
-    return {"cases": config.centres * PER_CENTER, "iterations": config.iterations, "descents": descents}
-
-
-def _descent(descent: Descent, tally: Tally) -> dict[str, Any]:
     errors = tally.errors.numpy().reshape(-1, *_SHAPE)
     above = tally.above.numpy()[:, ::-1].cumsum(1)[:, ::-1]  # that level, or a higher one
     above = above.reshape(-1, len(LEVELS) + 1, *_SHAPE)

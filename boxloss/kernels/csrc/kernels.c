@@ -142,6 +142,12 @@ EXPORT const char *boxloss_instructions(int which) {
 /* The name of a kernel by its place; null after the last. */
 EXPORT const char *boxloss_kernel(int which) { return which < KERNEL_COUNT ? names[which] : 0; }
 
+/* What it was compiled from, and the size of each structure that it is called with: other than expected, it is stale. */
+EXPORT const char *boxloss_source(void) { return SOURCE; }
+EXPORT int boxloss_size(int which) {
+  return (int)(which == 0 ? sizeof(struct rows) : which == 1 ? sizeof(struct pairs) : sizeof(struct descent));
+}
+
 /* -- work shared among threads ------------------------------------------------------------------------------------- */
 
 struct share {

@@ -1,5 +1,6 @@
 /* Made by `make kernels` from the formulas in boxloss/losses. */
 
+#define SOURCE "ac266966368de85c"
 #define KERNELS(X) \
   X(l1) \
   X(l2) \
