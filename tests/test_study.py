@@ -378,6 +378,7 @@ def test_gains_of_ones_own_and_limits_that_do_not_hold(data, tmp_path):
     assert float(row["total_gain"]) == soft["gains"][0]
 
 
+@pytest.mark.slow  # so does a killed study
 def test_a_killed_trial_goes_on(data, undisturbed, tmp_path):
     chosen = config(data, losses=["ciou"], seeds=1)
     folder = tmp_path / "s"

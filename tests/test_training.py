@@ -144,6 +144,7 @@ class StoppingReport(Report):
             raise Stop
 
 
+@pytest.mark.slow  # as by a signal at any moment, which is tested below
 def test_a_run_broken_off_after_any_step_ends_the_same(data, tmp_path):
     whole = config(data, checkpoint_seconds=0.0)
     training.train(whole, tmp_path / "whole")

@@ -13,15 +13,17 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..boxes import in_one_dtype
 from ..errors import unknown_loss
-from . import catalog
 from .native import Library, library
+
+if TYPE_CHECKING:
+    from . import catalog
 
 __all__ = ["Kernel", "disabled", "explain", "find", "library", "offer", "why_not"]
 
@@ -133,12 +135,16 @@ def _find(name: str, parameters: tuple[tuple[str, Any], ...], dtype: torch.dtype
 
 @functools.cache
 def _entries() -> list[catalog.Entry]:
+    from . import catalog  # when a kernel is asked for, not at import
+
     return catalog.read()
 
 
 def _numbers(
     entry: catalog.Entry, formula: Callable[..., Tensor], given: Mapping[str, Any], dtype: torch.dtype
 ) -> list[float] | str:
+    from . import catalog
+
     (key,) = (key for key, value in catalog.DTYPES.items() if value == dtype)
     if all(given[name] == default for name, default in entry.defaults.items()):
         return entry.numbers[key]
