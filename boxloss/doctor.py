@@ -52,7 +52,7 @@ def _kernels() -> Iterator[str]:
         yield f"  none is used: {reason}"
     for name, loss in LOSSES.items():
         required = [parameter.name for parameter in loss.parameters.values() if parameter.required]
-        found = f"it needs {', '.join(required)}" if required else kernels.find(name, {}, torch.float32)
+        found = f"it needs {', '.join(required)}" if required else reason or kernels.find(name, {}, torch.float32)
         yield f"  {name}: {'kernel' if isinstance(found, kernels.Kernel) else f'formula, {found}'}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def simulate(
             found.append(describe(descent, progress.tally))
             finals[descent] = progress.final
         summary = {"cases": config.centres * PER_CENTER, "iterations": config.iterations, "descents": found}
-        write_json(folder / SUMMARY, {**summary, "environment": environment()}, indent=1)
+        write_json(folder / SUMMARY, {"config": asdict(config), **summary, "environment": environment()}, indent=1)
         write_csv(folder / CURVES, curves_table(summary))
         write_csv(folder / GROUPS, groups_table(summary))
         write_report(folder, config, summary, at, finals)
