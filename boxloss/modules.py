@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .boxes import as_pair, check_format
+from .conventions import meaning
 from .distributed import mean_over_ranks
 from .geometry import BoxPair
 from .losses import find_loss
@@ -20,6 +21,9 @@ class BoxLoss(torch.nn.Module):
 
     Args:
         name: the loss, such as ``"eiou"``.
+        convention: the framework whose name it is: ``"torchvision"``, ``"ultralytics"``, ``"mmdet"`` or ``"yolox"``,
+            some of which mean another loss by it (`boxloss.conventions`): mmdet's ``"iou"`` is −ln(I/U), its CIoU is
+            gated; YOLOX's ``"iou"`` is 1 − (I/U)².
         box_format: the format of both inputs: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs.
         gain: the result is multiplied by it.
@@ -29,8 +33,10 @@ class BoxLoss(torch.nn.Module):
 
     Raises:
         TypeError: a parameter that the loss does not have.
-        ValueError: an unknown loss, format or reduction; a parameter outside its domain.
+        ValueError: an unknown loss, convention, format or reduction; a parameter outside its domain.
 
+    >>> BoxLoss("iou", convention="yolox")
+    BoxLoss('squared_iou', box_format='xyxy', reduction='mean', gain=1.0)
     >>> loss = BoxLoss("giou", box_format="cxcywh")
     >>> loss(torch.tensor([[1.0, 1, 2, 2]]), torch.tensor([[2.0, 2, 2, 2]]))  # 1 - 1/7 + 2/9
     tensor(1.0794)
@@ -40,6 +46,7 @@ class BoxLoss(torch.nn.Module):
         self,
         name: str,
         *,
+        convention: str | None = None,
         box_format: str = "xyxy",
         reduction: str = "mean",
         gain: float = 1.0,
@@ -47,6 +54,9 @@ class BoxLoss(torch.nn.Module):
         **parameters: Any,
     ) -> None:
         super().__init__()
+        if convention is not None:
+            name, own = meaning(convention, name)
+            parameters = own | parameters
         loss = find_loss(name)
         loss.check_parameters(parameters)
         check_format(box_format, "box_format")
@@ -110,7 +120,7 @@ class BoxLoss(torch.nn.Module):
             options["normalize_weight"] = True
         options |= self.loss_parameters
         bound = [f"{key}={value!r}" for key, value in options.items()]
-        return ", ".join(bound if isinstance(self, _NamedLoss) else [repr(self.name), *bound])
+        return ", ".join(bound if getattr(self, "_loss", None) == self.name else [repr(self.name), *bound])
 
 
 def _corners(pred: Tensor, target: Tensor, box_format: str) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,9 @@ SOURCE = ROOT / "boxloss"
 LAYERS = [
     {"_version", "boxes", "distributed", "errors", "extras", "files", "geometry"},
     {"kernels", "config"},
-    {"losses", "folders"},
+    {"losses", "folders", "conventions"},
     {"modules"},
+    {"integrations"},
     {"yolo"},
     {"data", "plots", "page"},
     {"training"},
@@ -44,6 +45,7 @@ ALSO = {
     "page": {"jinja2"},
     "study": {"ray", "tqdm"},
     "simulation": {"tqdm"},
+    "integrations": {"torchvision", "ultralytics", "mmengine"},
 }
 
 
@@ -80,6 +82,7 @@ def test_layers_point_one_way(path):
         known = {part for parts in LAYERS for part in parts}
         other = rest[0] if rest and rest[0] in known else "__init__"
         assert layer(other) < layer(own) or other == own, f"{path} imports {other}, which stands above it"
+        assert other != "integrations" or own in ("integrations", "study", "cli"), f"{path} imports an adapter"
 
 
 def test_public_names():

@@ -225,7 +225,7 @@ def define(
 _SHARED = {"reduction", "weight", "avg_factor"}
 _TAKEN = {
     *("pred", "target", *_SHARED),  # of loss functions
-    *("name", "box_format", "gain", "normalize_weight"),  # of BoxLoss
+    *("name", "convention", "box_format", "gain", "normalize_weight"),  # of BoxLoss
     *("loss", "a", "b"),  # of pairwise
 }
 
