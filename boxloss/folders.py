@@ -18,7 +18,7 @@ from .config import Config, read_config
 from .extras import version_of
 from .files import PARTS
 
-_PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow")
+_PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow", "ultralytics")
 
 
 @contextmanager

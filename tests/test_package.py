@@ -43,7 +43,7 @@ ALSO = {
     "config": {"jsonargparse", "yaml"},
     "training": {"pycocotools", "faster_coco_eval", "tqdm"},
     "page": {"jinja2"},
-    "study": {"ray", "tqdm"},
+    "study": {"ray", "tqdm", "torchvision", "ultralytics", "yaml"},
     "simulation": {"tqdm"},
     "integrations": {"torchvision", "ultralytics", "mmengine"},
 }

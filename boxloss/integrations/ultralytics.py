@@ -42,7 +42,7 @@ def attach(model: Any, loss: LossLike, *, units: str | None = None) -> Attachmen
         raise TypeError(f"model: expected a YOLO or a trainer of ultralytics, got {type(model).__name__}")
     if any(isinstance(known, Callback) for known in model.callbacks.get(_EVENT, ())):
         raise ValueError("model: a loss of boxloss is attached already; detach() it first")
-    callback = Callback(found, units or ("px" if found.degree else "grid"))
+    callback = Callback(found, units or default_units(found))
     model.add_callback(_EVENT, callback)
 
     def undo() -> None:
@@ -88,14 +88,31 @@ class Callback:
         return described("ultralytics", type(where).__name__, active, "ciou")
 
 
+def default_units(loss: PerPair) -> str:
+    """Pixels for a loss with a unit. The others are the same in both, and of functions it is not known."""
+    return "px" if loss.degree else "grid"
+
+
+def unwrapped(model: Any) -> Any:
+    """From under DistributedDataParallel and torch.compile."""
+    while hasattr(model, "module") or hasattr(model, "_orig_mod"):
+        model = getattr(model, "module", None) or model._orig_mod
+    return model
+
+
+def stand_in(own: nn.Module, loss: LossLike) -> Replaced:
+    """What takes the place of a criterion's ``bbox_loss``."""
+    found = PerPair(loss)
+    return Replaced(own, found, default_units(found))
+
+
 def criterions(model: Any) -> list[Any]:
     """Those of a model that hold a box loss: one, or two where a model has two branches. Made if there are none yet.
 
     Raises:
         TypeError: a model for oriented boxes, or none that detects.
     """
-    while hasattr(model, "module") or hasattr(model, "_orig_mod"):  # under DistributedDataParallel, torch.compile
-        model = getattr(model, "module", None) or model._orig_mod
+    model = unwrapped(model)
     if getattr(model, "criterion", None) is None:
         model.criterion = model.init_criterion()
     branches = [getattr(model.criterion, name, None) for name in ("one2many", "one2one")]

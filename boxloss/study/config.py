@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..config import config_from
 from ..training import Match, TrainConfig
 from ..training.config import PATHS, absolute_path
+from .detectors.config import DetectorConfig, absolute_detector
 
 GAINS = ("matched", "fixed")
 _STUDYS = ("loss", "loss_parameters", "match", "seed")
@@ -24,7 +25,7 @@ class Entrant:
     """A loss that takes part.
 
     Args:
-        loss: darknet, paper, or a box loss, as in boxloss losses.
+        loss: darknet, paper, or a box loss, as in boxloss losses; with another detector, own or a box loss.
         name: what the report calls it; null: as the loss.
         parameters: of a box loss, such as {beta: 2.0}.
         gain: factor of its coordinate terms, on top of a matched gain.
@@ -69,6 +70,9 @@ class StudyConfig:
         gain: matched: coordinate terms as strong as the reference's at the start; fixed: as given.
         train: how each trial is trained, as for boxloss train; loss, seed and match come from the study.
         datasets: what to change in train, by name of data set; none: the data of train.
+        detector: of another library: torchvision:fcos, torchvision:retinanet, or ultralytics: and a model's YAML, such
+            as ultralytics:yolo11n.yaml; null: boxloss's own.
+        detector_options: of that library: keywords of torchvision's builder, or of ultralytics's train.
         replicates: of the image bootstrap.
     """
 
@@ -78,6 +82,8 @@ class StudyConfig:
     gain: str = "matched"
     train: TrainConfig = field(default_factory=TrainConfig)
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    detector: str | None = None
+    detector_options: dict[str, Any] = field(default_factory=dict)
     replicates: int = 500
 
     def __post_init__(self) -> None:
@@ -102,7 +108,9 @@ class StudyConfig:
                     f" {name!r}"
                 )
         self.reference_entrant  # noqa: B018 – an unknown one is an error
-        for name, base in self.bases().items():
+        if self.detector_options and not self.detector:
+            raise ValueError("detector_options: they are of another library's detector; expected one as detector")
+        for name, base in self._bases().items():
             _refuse_studys(f"datasets.{name}." if self.datasets else "train.", base)
         for _ in self.trials():  # as is an unknown loss, parameter or field
             pass
@@ -126,6 +134,12 @@ class StudyConfig:
 
     def bases(self) -> dict[str, TrainConfig]:
         """How each data set is trained on, apart from loss and seed."""
+        found = self._bases()
+        if self.detector is None:
+            return found
+        return {name: DetectorConfig.of(base, self.detector, self.detector_options) for name, base in found.items()}
+
+    def _bases(self) -> dict[str, TrainConfig]:
         base = replace(self.train, threads=self.train.threads or 1)
         if not self.datasets:
             stem = re.sub(r"\W", "_", Path(base.train_json or base.data).stem)
@@ -168,7 +182,8 @@ class StudyConfig:
             for name, changes in self.datasets.items()
         }
         train = replace(self.train.absolute(), threads=self.train.threads or 1)
-        return replace(self, train=train, datasets=datasets)
+        detector = self.detector and absolute_detector(self.detector)
+        return replace(self, train=train, datasets=datasets, detector=detector)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..training.features import cached_features
 from ..training.folder import CONFIG, ENVIRONMENT, TRAIN, VAL, missing_annotations
 from ..training.setup import find_device, make_grid, make_model, read_data
 from .config import StudyConfig, Trial
+from .detectors import DetectorConfig, check_detector
 from .executors import Executor, Local
 from .folder import STUDY, SUMMARY, TABLE, Finished, data_folder, refuse_other_studies, result_of, trial_folder
 from .report import write_report
@@ -123,6 +124,9 @@ def _check(base: TrainConfig, kept: Path, here: bool) -> list[tuple[Path, Annota
     missing = missing_annotations(kept, data)
     if not len(data.val.sizes()):
         raise ValueError(f"{data.val.annotations.path}: no box in the validation images, so that AP is not defined")
+    if isinstance(base, DetectorConfig):
+        check_detector(base, data.train)
+        return missing
     model = make_model(base, make_grid(base, data.train))
     if device and base.network.freeze:  # once, instead of by each of the first trials
         cached_features(base, data, model.to(device), device, progress)

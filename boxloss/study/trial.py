@@ -17,6 +17,7 @@ from ..config import read_config
 from ..files import read_if_whole, write_json
 from ..training import TrainConfig, train
 from ..training.folder import CONFIG, DETECTIONS, read_metrics
+from .detectors import DetectorConfig, train_detector
 
 RESULT = "result.json"
 _KEYS = ("hash", "gain", "figures", "curve", "seconds")
@@ -37,16 +38,26 @@ def read_result(folder: Path, config_hash: str) -> dict[str, Any] | None:
 
 def run_trial(folder: Path) -> None:
     """Train, evaluate, and leave the result."""
-    config = read_config(folder / CONFIG, TrainConfig)
+    config = read_trial(folder / CONFIG)
     if read_result(folder, config.hash()):
         return
     started = time.monotonic()
-    figures = train(config, folder, pictures=False)
+    figures = (
+        train_detector(config, folder) if isinstance(config, DetectorConfig) else train(config, folder, pictures=False)
+    )
     rows = read_metrics(folder)
     curve = [{"epoch": row["epoch"] + 1, "AP": row.get("AP"), "iou": row["iou"]} for row in rows]
     seconds = time.monotonic() - started  # of the last process, if there were several
     found = (config.hash(), rows[-1]["gain"], figures, curve, seconds)
     write_json(folder / RESULT, dict(zip(_KEYS, found, strict=True)), indent=1)
+
+
+def read_trial(path: Path) -> TrainConfig:
+    """A trial's configuration, of boxloss's own detector or of another library's."""
+    import yaml
+
+    foreign = path.is_file() and "detector" in (yaml.safe_load(path.read_bytes()) or {})
+    return read_config(path, DetectorConfig if foreign else TrainConfig)
 
 
 def attempt(folder: Path, threads: int, retries: int, running: Processes | None = None) -> str:

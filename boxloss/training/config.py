@@ -240,7 +240,10 @@ class TrainConfig:
             raise ValueError("train_json, train_images, val_json, val_images: expected all four or none")
         if not 0 <= self.gain < float("inf"):
             raise ValueError(f"gain: expected a finite number >= 0, got {self.gain}")
-        # An unknown loss, parameter or gain is found here, before any data is read.
+        self.check_loss()
+
+    def check_loss(self) -> None:
+        """Find an unknown loss, parameter or gain here, before any data is read."""
         grid = Grid((((1.0, 1.0),),), 1, self.network.stretch)
         self.yolo_loss(grid)
         self.matched_loss(grid)

@@ -34,7 +34,7 @@ from .evaluate import FIGURES, coco_figures
 from .features import CachedFeatures, cached_features
 from .folder import add_metrics, keep_annotations, open_folder
 from .gain import coordinate_gradient, matching_gain, multiply
-from .predict import predict
+from .predict import Detect, of_outputs, predict
 from .report import Report
 from .setup import find_device, make_grid, make_model, read_data
 
@@ -65,15 +65,8 @@ class Trainer:
                 f"batch: expected at least an image for each of {self.ranks} processes, got {config.batch}"
             )
         self.data = read_data(config, report.progress)
-        self.grid = make_grid(config, self.data.train)
-        self.model = make_model(config, self.grid).to(self.device)
-        self.loss = config.yolo_loss(self.grid)
         self.batch = min(config.batch, len(self.data.train))
-        coarsest = math.prod(side // self.model.multiple for side in config.input_size)
-        if self.batch // self.ranks * coarsest == 1:
-            raise ValueError(
-                "batch, size: a single cell of the coarsest scale has no spread to normalize by; enlarge one"
-            )
+        self._build()
         if self.rank == 0:
             self._open()
         self._barrier()
@@ -98,7 +91,7 @@ class Trainer:
             self.report.say("already trained" if done else f"going on after step {self.step} of {self.steps}")
         if self.gain is None:
             self.gain = self._find_gain()
-        multiply(self.loss, self.gain)
+        self._apply_gain(self.gain)
         images, boxes = len(self.data.train), len(self.data.train.sizes())
         self.report.say(f"{self.folder}: {images:,} images with {boxes:,} boxes, on {self.device}")
         self.report.start(self.step, self.steps)
@@ -124,6 +117,40 @@ class Trainer:
             if interrupted:
                 raise KeyboardInterrupt
 
+    # -- the detector; a subclass may have another -------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.grid = make_grid(self.config, self.data.train)
+        self.anchors = self.grid.anchors
+        self.model = make_model(self.config, self.grid).to(self.device)
+        self.loss = self.config.yolo_loss(self.grid)
+        coarsest = math.prod(side // self.model.multiple for side in self.config.input_size)
+        if self.batch // self.ranks * coarsest == 1:
+            raise ValueError(
+                "batch, size: a single cell of the coarsest scale has no spread to normalize by; enlarge one"
+            )
+
+    def _terms(self, epoch: int, step: int, batch: Batch) -> YoloTerms:
+        """The loss of a batch."""
+        outputs, truths = self._forward(epoch, step, batch)
+        terms: YoloTerms = self.loss(outputs, truths, self.config.input_size)
+        return terms
+
+    def _norms(self, step: int, batch: Batch) -> tuple[float, float]:
+        """Of the gradients of the coordinate terms of this loss and of the one that it is to match."""
+        other = self.config.matched_loss(self.grid)
+        assert other
+        with torch.no_grad():
+            outputs, truths = self._forward(0, step, batch)
+        size = self.config.input_size
+        return coordinate_gradient(self.loss, outputs, truths, size), coordinate_gradient(other, outputs, truths, size)
+
+    def _apply_gain(self, gain: float) -> None:
+        multiply(self.loss, gain)
+
+    def _detector(self) -> Detect:
+        return of_outputs(self._outputs, self.grid, self.config)
+
     # -- a step ------------------------------------------------------------------------------------------------------
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
@@ -137,43 +164,36 @@ class Trainer:
 
     def _forward(self, epoch: int, step: int, batch: Batch) -> tuple[list[Tensor], Truths]:
         """The raw outputs of a step, and what they should be."""
-        draws = draw(self.config.augment, self.batch, _seeded(self.config.seed, epoch, step))
-        draws = draws.share(self.rank, self.ranks)
-        torch.manual_seed(_number(self.config.seed, step, self.rank))  # for dropout
+        draws = self._draws(epoch, step)
         outputs = self.network(self._inputs(batch, draws))
         return outputs, change_truths(batch.truths, draws, self.config.input_size).to(self.device)
 
+    def _draws(self, epoch: int, step: int) -> Draws:
+        """The random changes of this process's images of a step."""
+        torch.manual_seed(_number(self.config.seed, step, self.rank))  # for dropout
+        draws = draw(self.config.augment, self.batch, _seeded(self.config.seed, epoch, step))
+        return draws.share(self.rank, self.ranks)
+
     def _find_gain(self) -> float:
         """That of the configuration, times what makes the first gradients match those of another loss."""
-        other = self.config.matched_loss(self.grid)
-        if other is None:
+        if self.config.match.loss is None:
             return self.config.gain
         before = copy.deepcopy(self.model.state_dict())  # normalization layers count what passes
         self._training_mode()
-        norms = []
-        with torch.no_grad():
-            for step, batch in enumerate(itertools.islice(self._batches(0, 0), self.config.match.batches)):
-                outputs, truths = self._forward(0, step, batch)
-                with torch.enable_grad():
-                    norms.append(
-                        [
-                            coordinate_gradient(loss, outputs, truths, self.config.input_size)
-                            for loss in (self.loss, other)
-                        ]
-                    )
+        first = itertools.islice(self._batches(0, 0), self.config.match.batches)
+        norms = [self._norms(step, batch) for step, batch in enumerate(first)]
         self.model.load_state_dict(before)
         own, wanted = mean_over_ranks(torch.tensor(norms, dtype=torch.float64, device=self.device)).T.tolist()
         return self.config.gain * matching_gain(own, wanted)
 
     def _train_on(self, epoch: int, batch: Batch) -> None:
-        outputs, truths = self._forward(epoch, self.step, batch)
-        terms = self.loss(outputs, truths, self.config.input_size)
+        terms = self._terms(epoch, self.step, batch)
         means = mean_over_ranks(_row(terms))
         self._check(means[: len(TERMS)], "loss", batch)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step, self.steps)
         self.optimizer.zero_grad()
-        terms.total.backward()
+        terms.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip)
         self._check(norm, "gradient", batch, means)
         self.optimizer.step()
@@ -224,11 +244,14 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, Any]:
         """Figures of the validation images as the network is now."""
+        figures = coco_figures(self.data.val.annotations.coco, self.detections())
+        return {name: figures[name] for name in FIGURES}
+
+    def detections(self) -> list[dict[str, Any]]:
+        """COCO results of the validation images as the network is now."""
         self.model.eval()
         samples = self.cached["val"] if self.cached else self.data.val
-        found = predict(self.data.val, samples, self._outputs, self.grid, self.config.detect)
-        figures = coco_figures(self.data.val.annotations.coco, found)
-        return {name: figures[name] for name in FIGURES}
+        return predict(self.data.val, samples, self._detector())
 
     def _outputs(self, batch: Batch) -> list[Tensor]:
         if self.cached:
@@ -261,7 +284,7 @@ class Trainer:
             self.folder,
             {
                 "step": self.step,
-                "anchors": self.grid.anchors,
+                "anchors": self.anchors,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "sums": self.sums,
@@ -275,7 +298,7 @@ class Trainer:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if type(state["step"]) is not int or not 0 <= state["step"] <= self.steps:
             raise ValueError(f"it is of step {state['step']!r}, of {self.steps}")
-        if state["anchors"] != self.grid.anchors:
+        if state["anchors"] != self.anchors:
             raise ValueError("its anchors are of other boxes than the training data holds now")
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

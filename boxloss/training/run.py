@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ..config import read_config
-from ..data import CocoImages, read_annotations
+from ..data import Batch, CocoImages, read_annotations
 from ..files import read_json, write_json
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
@@ -23,7 +24,7 @@ from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
 from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, VAL, add_metrics, read_metrics
 from .loop import Trainer, load_weights
-from .predict import predict
+from .predict import of_outputs, predict
 from .report import Report
 from .setup import find_device, make_model, read_images, sources
 
@@ -66,15 +67,24 @@ def evaluate_run(
     model = load_model(config, folder, len(annotations.categories), report)
     device = find_device(config)
     model.to(device).eval()
-    found = predict(
-        images,
-        images,
-        lambda batch: list(model(batch.images.to(device).float() / 255)),
-        model.grid,
-        config.detect,
-        report.progress("detections"),
-    )
-    figures = coco_figures(annotations.coco, found, evaluator=evaluator)
+
+    def outputs(batch: Batch) -> list[Tensor]:
+        return list(model(batch.images.to(device).float() / 255))
+
+    found = predict(images, images, of_outputs(outputs, model.grid, config), report.progress("detections"))
+    return keep_detections(folder, images, found, evaluator=evaluator, pictures=pictures)
+
+
+def keep_detections(
+    folder: Path,
+    images: CocoImages,
+    found: list[dict[str, Any]],
+    *,
+    evaluator: str = "pycocotools",
+    pictures: bool = True,
+) -> dict[str, Any]:
+    """COCO's figures of detections; they, the detections and pictures are left in a run's folder."""
+    figures = coco_figures(images.annotations.coco, found, evaluator=evaluator)
     write_json(folder / DETECTIONS, found)
     write_json(folder / EVALUATION, figures, indent=2)
     rows = read_metrics(folder)

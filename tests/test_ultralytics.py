@@ -1,0 +1,328 @@
+"""ultralytics's adapter, and its detectors in a study. `make test-integrations` installs what this needs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+from boxloss import LOSSES, BoxLoss
+from boxloss.cli import main
+from boxloss.data import CocoImages, find_data, read_annotations
+from boxloss.integrations import ultralytics as adapter
+from boxloss.study.detectors import DetectorConfig, check_detector
+from boxloss.training import TrainConfig
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("ultralytics") is None, reason="ultralytics is not installed: make test-integrations"),
+    pytest.mark.filterwarnings("default"),
+]
+MODELS = ("yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml")
+# A learning rate at which weights move from the first step on, or all columns but the loss would be the same anyway.
+HOW = {
+    "imgsz": 64,
+    "batch": 8,
+    "optimizer": "SGD",
+    "lr0": 0.05,
+    "warmup_epochs": 0,
+    "device": "cpu",
+    "workers": 0,
+    "amp": False,
+    "plots": False,
+    "verbose": False,
+    "exist_ok": True,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set as ultralytics reads it; ultralytics's own settings beside it."""
+    from boxloss.study.detectors.ultralytics import write_yolo
+
+    folder = tmp_path_factory.mktemp("ultralytics")
+    before = dict(os.environ)
+    (folder / "settings").mkdir()
+    os.environ |= {"YOLO_CONFIG_DIR": str(folder / "settings"), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    parts = {}
+    for name, source, count in zip(("train", "val"), find_data("shapes"), (24, 8), strict=True):
+        annotations = read_annotations(source.annotations)
+        images = annotations.coco["images"][:count]
+        kept = {image["id"] for image in images}
+        boxes = [box for box in annotations.coco["annotations"] if box["image_id"] in kept]
+        few = type(annotations)(annotations.path, annotations.coco | {"images": images, "annotations": boxes})
+        parts[name] = CocoImages(few, source.images, (64, 64))
+    write_yolo(folder / "data", parts)
+    yield folder
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def new(name="yolo11n.yaml"):
+    from ultralytics import YOLO
+
+    return YOLO(name)
+
+
+def train(model, folder, name, **more):
+    options = HOW | {"data": str(folder / "data/data.yaml"), "epochs": 2, "project": str(folder), "name": name} | more
+    model.train(**options)
+    with (folder / name / "results.csv").open() as file:
+        return [{key: value for key, value in row.items() if key.strip() != "time"} for row in csv.DictReader(file)]
+
+
+def own(pred, target):
+    """ultralytics's own loss, as a function of two box tensors."""
+    from ultralytics.utils.metrics import bbox_iou
+
+    return 1 - bbox_iou(pred, target, xywh=False, CIoU=True).squeeze(-1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ultralyticss_own_loss_changes_nothing(name, folder):
+    stock = train(new(name), folder, "stock")
+    for loss, same in ((own, True), ("giou", False), ("l1", False)):
+        model = new(name)
+        attachment = adapter.attach(model, loss)
+        assert (train(model, folder, "attached") == stock) == same, loss
+        attachment.detach()
+        assert not model.callbacks["on_train_start"] or all(
+            not isinstance(known, adapter.Callback) for known in model.callbacks["on_train_start"]
+        )
+    assert len(stock) == 2
+
+
+class Seen:
+    """A loss that writes down what it is given."""
+
+    def __init__(self):
+        self.boxes = []
+
+    def __call__(self, pred, target):
+        self.boxes.append(target.detach().clone())
+        return own(pred, target)
+
+
+def test_units(folder):
+    grid, pixels = Seen(), Seen()
+    for loss, units in ((grid, "grid"), (pixels, "px")):
+        model = new()
+        adapter.attach(model, loss, units=units)
+        train(model, folder, "units", epochs=1, optimizer="SGD", lr0=0.0)
+    factors = {
+        round(float(factor))
+        for a, b in zip(grid.boxes[:3], pixels.boxes[:3], strict=True)
+        for factor in (b[:, 2:] / a[:, 2:]).flatten()
+    }
+    assert factors <= {8, 16, 32}
+    assert len(factors) > 1
+    assert adapter.default_units(adapter.PerPair("l1")) == "px"
+    assert adapter.default_units(adapter.PerPair("ciou")) == "grid"
+
+
+def test_both_branches_and_the_moving_average(folder):
+    model = new("yolo26n.yaml")
+    attachment = adapter.attach(model, "giou")
+    (callback,) = (known for known in model.callbacks["on_train_start"] if isinstance(known, adapter.Callback))
+    kinds = []
+    model.add_callback("on_train_end", lambda trainer: kinds.extend(type(c.bbox_loss) for c in callback._changed))
+    train(model, folder, "branches", epochs=1)
+    assert kinds == [adapter.Replaced] * 4
+    changed = list(callback._changed)
+    attachment.detach()
+    assert [type(criterion.bbox_loss).__name__ for criterion in changed] == ["BboxLoss"] * 4
+
+
+def test_a_checkpoint_needs_no_boxloss_and_a_resumed_training_has_the_loss(folder):
+    class StopError(Exception):
+        pass
+
+    def stop(trainer):
+        if trainer.epoch == 1:
+            raise StopError
+
+    def start(how):
+        model = new("yolo26n.yaml")
+        adapter.attach(model, "giou")
+        return train(model, folder, how, epochs=3)
+
+    whole = start("whole")
+    model = new("yolo26n.yaml")
+    adapter.attach(model, "giou")
+    model.add_callback("on_train_epoch_start", stop)
+    with pytest.raises(StopError):
+        train(model, folder, "cut", epochs=3)
+    last = folder / "cut/weights/last.pt"
+    program = (
+        f"import sys; sys.modules['boxloss'] = None; from ultralytics import YOLO; print(YOLO({str(last)!r}).task)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("detect")
+
+    from ultralytics import YOLO
+
+    model = YOLO(last)
+    seen = Seen()
+    attachment = adapter.attach(model, seen)
+    model.train(resume=True)
+    assert seen.boxes
+    with (folder / "cut/results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(whole) == 3
+    attachment.detach()
+
+
+def test_the_callback_is_pickled_for_other_processes(folder):
+    model = new()
+    adapter.attach(model, BoxLoss("smooth_l1", beta=2.0))
+    (callback,) = (known for known in model.callbacks["on_train_start"] if isinstance(known, adapter.Callback))
+    program = "import pickle, sys; print(repr(pickle.load(sys.stdin.buffer).loss))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(callback), capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == "smooth_l1(beta=2.0)"
+
+
+def test_it_says_what_is_active(folder, caplog):
+    model = new()
+    adapter.attach(model, "eiou")
+    from ultralytics.utils import LOGGER
+
+    lines = []
+    kept, LOGGER.info = LOGGER.info, lambda text, *rest: lines.append(text)
+    try:
+        train(model, folder, "said", epochs=1)
+    finally:
+        LOGGER.info = kept
+    (line,) = (line for line in lines if "boxloss" in str(line))
+    assert line.endswith("DetectionTrainer: eiou of boxes in cells in the place of ciou")
+
+
+def test_oriented_boxes_are_refused(folder):
+    from ultralytics.nn.tasks import OBBModel
+
+    model = OBBModel("yolo11n-obb.yaml", nc=2, verbose=False)
+    model.args = type("Args", (), {"box": 7.5, "cls": 0.5, "dfl": 1.5, "angle": 1.0})()
+    with pytest.raises(TypeError, match="oriented boxes have five numbers"):
+        adapter.criterions(model)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_boxes_without_area_train_on(name, folder):
+    from ultralytics.utils.loss import BboxLoss
+
+    replaced = adapter.stand_in(BboxLoss(16), name)
+    points = torch.tensor([[4.0, 4], [6, 6]])
+    pred = points.repeat(1, 2)[None].requires_grad_()  # every predicted box is a point
+    term, _ = replaced(
+        pred_dist=torch.zeros(1, 2, 64),
+        pred_bboxes=pred,
+        anchor_points=points,
+        target_bboxes=torch.tensor([[[2.0, 2, 7, 5], [5, 5, 8, 8]]]),
+        target_scores=torch.ones(1, 2, 3),
+        target_scores_sum=torch.tensor(6.0),
+        fg_mask=torch.ones(1, 2, dtype=torch.bool),
+        imgsz=torch.tensor([64.0, 64.0]),
+        stride=torch.full((2, 1), 8.0),
+    )
+    term.backward()
+    assert term.isfinite()
+    assert pred.grad.isfinite().all()
+
+
+class OtherTerm(nn.Module):
+    def forward(self, boxes, targets):
+        return boxes.sum(), targets.sum()
+
+
+def test_another_signature_is_refused(folder):
+    with pytest.raises(
+        NotImplementedError, match=r"OtherTerm.forward.* has no pred_bboxes, .*supported: ultralytics 8.4"
+    ):
+        adapter.stand_in(OtherTerm(), "giou")
+
+
+def test_bad_input(folder):
+    model = new()
+    with pytest.raises(ValueError, match="units: expected one of px, grid, got 'cm'"):
+        adapter.attach(model, "l1", units="cm")
+    with pytest.raises(TypeError, match="expected a YOLO or a trainer of ultralytics, got Linear"):
+        adapter.attach(nn.Linear(1, 1), "l1")
+    adapter.attach(model, "l1")
+    with pytest.raises(ValueError, match="attached already"):
+        adapter.attach(model, "giou")
+
+
+@pytest.mark.parametrize("name", ["iou", "giou", "diou", "ciou"])
+def test_convention(name, folder):
+    from ultralytics.utils.metrics import bbox_iou
+
+    flags = {} if name == "iou" else {{"giou": "GIoU", "diou": "DIoU", "ciou": "CIoU"}[name]: True}
+    draw = torch.Generator().manual_seed(0)
+    low = 50 * torch.rand(2, 500, 2, generator=draw, dtype=torch.float64)
+    pred, target = torch.cat((low, low + 1 + 50 * torch.rand(2, 500, 2, generator=draw, dtype=torch.float64)), 2)
+    expected = 1 - bbox_iou(pred, target, xywh=False, **flags).squeeze(-1)
+    torch.testing.assert_close(BoxLoss(name, convention="ultralytics", reduction="none")(pred, target), expected)
+
+
+# -- in a study ------------------------------------------------------------------------------------------------------
+
+STUDY = """
+losses: [own, giou]
+seeds: 2
+detector: ultralytics:yolo11n.yaml
+train: {data: shapes, subset: {images: 16, val_images: 8}, size: 64, epochs: 2, batch: 8}
+"""
+
+
+def test_a_study_ends_in_a_report(folder, tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    out = tmp_path / "out"
+    assert main(["compare", str(tmp_path / "study.yaml"), "--out", str(out)]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    (dataset,) = summary["datasets"].values()
+    assert [len(figures["seeds"]) for figures in dataset["losses"].values()] == [2, 2]
+    assert dataset["losses"]["own"]["gains"] == [1.0, 1.0]
+    assert all(0.1 < gain < 10 for gain in dataset["losses"]["giou"]["gains"])
+    assert len(set(dataset["losses"]["giou"]["gains"])) == 2
+    assert "ultralytics:yolo11n.yaml" in (out / "report.html").read_text()
+    log = (out / "trials/shapes/giou/0/log.txt").read_text()
+    assert "giou of boxes in cells in the place of ciou" in log
+    assert main(["compare", str(tmp_path / "study.yaml"), "--out", str(out)]) == 0  # nothing is left to train
+
+
+def config(detector="ultralytics:yolo11n.yaml", options=None, **train):
+    return DetectorConfig.of(TrainConfig(**{"size": 64} | train), detector, options or {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"detector": "ultralytics:yolo99z.yaml"}, "yolo99z.yaml' does not exist"),
+        ({"detector": "ultralytics:yolo11n.pt"}, "expected a model's YAML"),
+        ({"detector": "ultralytics:yolo11n-obb.yaml"}, "detects upright boxes, got .*: obb"),
+        ({"options": {"mosiac": 0.0}}, "detector_options: 'mosiac' is not a valid"),
+        ({"options": {"lr0": "much"}}, "detector_options: 'lr0=much' is of invalid type"),
+        ({"options": {"epochs": 3}}, "detector_options: epochs: the study gives it"),
+        ({"size": (64, 96)}, "trains on squares"),
+    ],
+)
+def test_bad_detectors(changes, message, folder):
+    with pytest.raises((ValueError, OSError), match=message):
+        check_detector(config(**changes), None)
+
+
+def test_a_jpeg_that_lacks_its_end_is_copied(tmp_path, folder):
+    """ultralytics mends such files in place; a link would lead it to the user's."""
+    from boxloss.study.detectors.ultralytics import _ends_as_jpeg
+
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8...\xff\xd9")
+    (tmp_path / "b.jpg").write_bytes(b"\xff\xd8...\xff")
+    (tmp_path / "c.png").write_bytes(b"...")
+    assert [_ends_as_jpeg(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.png")] == [True, False, True]
