@@ -2,14 +2,20 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
+FRAMEWORKS = .venv-integrations
 
-.PHONY: test test-slow lint demo bench readme kernels clean
+.PHONY: test test-slow test-integrations lint demo bench readme kernels clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -n auto -m slow
+
+# The adapters' tests with the frameworks themselves, which pin what others need: hence an environment of their own.
+test-integrations: $(FRAMEWORKS)/installed
+	$(FRAMEWORKS)/bin/python -m pytest -n auto --dist loadfile tests/test_integrations.py tests/test_ultralytics.py \
+		tests/test_transformers.py tests/test_mmdet.py tests/test_recipes.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -35,5 +41,14 @@ kernels: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@
 
+# mmcv-lite's setup.py needs pkg_resources; opencv with windows needs libGL, which servers lack.
+$(FRAMEWORKS)/installed: pyproject.toml setup.py tests/frameworks.txt
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet 'setuptools<81' wheel
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --no-build-isolation 'mmcv-lite>=2.0,<2.2'
+	$(FRAMEWORKS)/bin/python -m pip install --quiet -r tests/frameworks.txt --editable '.[study]'
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless
+	touch $@
+
 clean:
-	rm -rf .venv build dist boxloss/kernels/csrc/compiled.* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(FRAMEWORKS) build dist boxloss/kernels/csrc/compiled.* *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -103,3 +103,14 @@ def absolute_detector(detector: str) -> str:
     """A file of one's own as it is found from anywhere."""
     kind, colon, model = detector.partition(":")
     return f"{kind}{colon}{os.path.abspath(model)}" if model and os.path.isfile(model) else detector
+
+
+def refuse_given(options: Mapping[str, Any], own: Collection[str]) -> None:
+    """See that options of a library do not say what the study says.
+
+    Raises:
+        ValueError: they do.
+    """
+    given = [name for name in options if name in own]
+    if given:
+        raise ValueError(f"detector_options: {', '.join(given)}: the study gives it; expected it not to be given")

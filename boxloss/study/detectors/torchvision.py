@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ from torch import Tensor, nn
 from torchvision.models import detection
 
 from ...data import Batch, CocoImages, change_truths
+from ...errors import nearest
 from ...integrations.torchvision import attach
 from ...training import Report, Trainer
 from ...training.predict import Detect
 from ...training.run import keep_detections
 from ...yolo import Detections, Truths, YoloTerms
-from .config import DetectorConfig
+from .config import DetectorConfig, refuse_given
 
-BUILDERS = {"fcos": detection.fcos_resnet50_fpn, "retinanet": detection.retinanet_resnet50_fpn}
+BUILDERS: dict[str, Any] = {"fcos": detection.fcos_resnet50_fpn, "retinanet": detection.retinanet_resnet50_fpn}
+_CLASSES_OF = {"fcos": detection.FCOS, "retinanet": detection.RetinaNet}
 _BOX, _CLASSES, _CENTERNESS = "bbox_regression", "classification", "bbox_ctrness"
 
 
@@ -48,10 +51,13 @@ def build(config: DetectorConfig, classes: int) -> nn.Module:
         "nms_thresh": how.iou_threshold,
         "detections_per_img": how.limit,
     }
-    try:
-        model: nn.Module = BUILDERS[config.model](**own | config.detector_options)
-    except TypeError as error:
-        raise ValueError(f"detector_options: {config.detector}: {error}") from error
+    refuse_given(config.detector_options, own)
+    names = inspect.signature(_CLASSES_OF[config.model]).parameters.keys() - own - {"backbone", "kwargs"}
+    names |= {"trainable_backbone_layers"}
+    for name in config.detector_options.keys() - names:  # torchvision passes over what it doesn't know
+        hint = nearest(name, names) or f"known: {', '.join(sorted(names))}"
+        raise ValueError(f"detector_options: {config.detector} has no {name}; {hint}")
+    model: nn.Module = BUILDERS[config.model](**own | config.detector_options)
     return model
 
 

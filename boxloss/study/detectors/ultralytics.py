@@ -31,7 +31,7 @@ from ...training.predict import coco_results
 from ...training.run import keep_detections
 from ...training.setup import read_data
 from ...yolo import Detections
-from .config import DetectorConfig
+from .config import DetectorConfig, refuse_given
 
 _GIVEN = ("data", "epochs", "batch", "imgsz", "seed", "device", "project", "name", "exist_ok", "resume", "val", "model")
 """Options of ultralytics that come from the configuration."""
@@ -39,9 +39,7 @@ _BATCH = 32  # images of a prediction
 
 
 def check(config: DetectorConfig, train: CocoImages) -> None:
-    given = [name for name in _GIVEN if name in config.detector_options]
-    if given:
-        raise ValueError(f"detector_options: {', '.join(given)}: the study gives it; expected it not to be given")
+    refuse_given(config.detector_options, _GIVEN)
     if config.input_size[0] != config.input_size[1]:
         raise ValueError(f"size: ultralytics trains on squares; expected one number, got {config.size}")
     model = yolo(config)
