@@ -226,16 +226,24 @@ def plot_differences(differences: Mapping[str, dict[str, Any]], reference: str, 
 
 
 def plot_learning(curves: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path: Path) -> None:
-    """AP of the validation images and IoU of the training positives by epoch; a band from the worst seed to the best.
+    """AP of the validation images and IoU of the training positives, where known, by epoch; a band from the worst seed
+    to the best.
 
     Args:
         curves: by loss, the reference first; of each seed the rows of its epochs.
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _subplots(1, 2, (9, 4))
+    titles = {"AP": "AP, validation", "iou": "IoU of the positives with the truth, training"}
+    shown = [
+        key
+        for key in titles
+        if any(row[key] is not None for seeds in curves.values() for rows in seeds for row in rows)
+    ]
+    shown = shown or ["AP"]
+    figure, axes = _subplots(1, len(shown), (4.5 * len(shown), 4))
     for (name, seeds), color in zip(curves.items(), _loss_colors(list(curves)).values(), strict=True):
-        for axis, figure_name in zip(axes[0], ("AP", "iou"), strict=True):
+        for axis, figure_name in zip(axes[0], shown, strict=True):
             epochs = [row["epoch"] for row in seeds[0] if row[figure_name] is not None] if seeds else []
             by_seed = [[row[figure_name] for row in rows if row[figure_name] is not None] for rows in seeds]
             if not epochs or any(len(rows) != len(epochs) for rows in by_seed):
@@ -244,9 +252,8 @@ def plot_learning(curves: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path
             means = [sum(column) / len(column) for column in columns]
             axis.plot(epochs, means, color=color, label=name, linewidth=1.4, marker="." if len(epochs) == 1 else None)
             axis.fill_between(epochs, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.1, lw=0)
-    axes[0, 0].set(title="AP, validation", xlabel="epoch")
-    axes[0, 1].set(title="IoU of the positives with the truth, training", xlabel="epoch")
-    for axis in axes[0]:
+    for axis, figure_name in zip(axes[0], shown, strict=True):
+        axis.set(title=titles[figure_name], xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)

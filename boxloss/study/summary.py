@@ -14,6 +14,7 @@ from ..files import read_json
 from ..page import aligned, fixed, listed, number, signed
 from ..training.folder import DETECTIONS, TRAIN, VAL
 from .config import Entrant, StudyConfig
+from .detectors import OWN
 from .folder import Finished, data_folder, trial_folder
 from .matches import METRICS, match
 from .statistics import LEVEL, analyse, smallest_p
@@ -78,7 +79,8 @@ def describe(entrant: Entrant) -> str:
     >>> describe(Entrant("smooth_l1", "soft", {"beta": 2.0}, seed_offset=100))
     'smooth_l1, beta = 2.0, seeds + 100'
     """
-    parts = [entrant.loss, *(f"{key} = {value}" for key, value in entrant.parameters.items())]
+    what = "the library's own" if entrant.loss == OWN else entrant.loss
+    parts = [what, *(f"{key} = {value}" for key, value in entrant.parameters.items())]
     return ", ".join(parts + [f"seeds + {entrant.seed_offset}"] * bool(entrant.seed_offset))
 
 
