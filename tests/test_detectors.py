@@ -18,7 +18,7 @@ from boxloss.study.config import DetectorConfig
 from boxloss.study.detectors import check_detector
 from boxloss.study.detectors.torchvision import BUILDERS, DetectorTrainer
 from boxloss.study.trial import read_trial, run_trial
-from boxloss.training import Match, Network, Report, Terms, TrainConfig
+from boxloss.training import Match, Network, Optimizer, Report, Terms, TrainConfig
 from boxloss.training.folder import read_metrics
 from boxloss.training.setup import read_data
 
@@ -101,7 +101,8 @@ def test_the_loss_is_the_only_change(data, tmp_path):
 
 @pytest.mark.parametrize("kind", ["fcos", "retinanet"])
 def test_it_learns(kind, data, tmp_path):
-    trainer = DetectorTrainer(config(data, f"torchvision:{kind}", loss="giou", epochs=6), tmp_path, Report())
+    chosen = config(data, f"torchvision:{kind}", loss="giou", epochs=8, optimizer=Optimizer(1e-3, warmup=0))
+    trainer = DetectorTrainer(chosen, tmp_path, Report())
     trainer.run()
     totals = [row["total"] for row in read_metrics(tmp_path)]
     assert totals[-1] < 0.8 * totals[0]
