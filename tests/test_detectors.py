@@ -8,6 +8,7 @@ import pytest
 import torch
 from scenes import write_data
 from test_integrations import Backbone
+from test_training import Stop, StoppingReport
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
@@ -115,24 +116,12 @@ def test_it_learns(kind, data, tmp_path):
         assert one["category_id"] in (3, 7)
 
 
-class Stopping(Report):
-    def __init__(self, steps):
-        super().__init__()
-        self._left = steps
-
-    def step(self, **values):
-        super().step(**values)
-        self._left -= 1
-        if not self._left:
-            raise KeyboardInterrupt
-
-
 def test_a_trial_that_was_killed_ends_the_same(data, tmp_path):
     chosen = config(data, loss="ciou", match="own", checkpoint_seconds=0.0)
     whole = DetectorTrainer(chosen, tmp_path / "whole", Report())
     whole.run()
-    with pytest.raises(KeyboardInterrupt):
-        DetectorTrainer(chosen, tmp_path / "cut", Stopping(4)).run()
+    with pytest.raises(Stop):
+        DetectorTrainer(chosen, tmp_path / "cut", StoppingReport(4)).run()
     again = DetectorTrainer(chosen, tmp_path / "cut", Report())
     again.run()
     assert again.gain == whole.gain != 1.0

@@ -307,6 +307,7 @@ def config(detector="ultralytics:yolo11n.yaml", options=None, **train):
         ({"detector": "ultralytics:yolo99z.yaml"}, "yolo99z.yaml' does not exist"),
         ({"detector": "ultralytics:yolo11n.pt"}, "expected a model's YAML"),
         ({"detector": "ultralytics:yolo11n-obb.yaml"}, "detects upright boxes, got .*: obb"),
+        ({"detector": "ultralytics:rtdetr-l.yaml"}, "none that YOLO can train"),
         ({"options": {"mosiac": 0.0}}, "detector_options: 'mosiac' is not a valid"),
         ({"options": {"lr0": "much"}}, "detector_options: 'lr0=much' is of invalid type"),
         ({"options": {"epochs": 3}}, "detector_options: epochs: the study gives it"),

@@ -48,37 +48,42 @@ def attach(model: nn.Module, loss: LossLike, *, space: str = "boxes", parts: Col
     found = PerPair(loss)
     if space not in SPACES:
         raise ValueError(f"space: expected one of {', '.join(SPACES)}, got {space!r}")
-    unknown = [part for part in ([parts] if isinstance(parts, str) else parts) if part not in PARTS]
-    if unknown or not parts or isinstance(parts, str):
+    heads = _heads(model, parts)
+    for head, mixin in heads:
+        if isinstance(head, _Replaced):
+            raise ValueError("model: a loss of boxloss is attached already; detach() it first")
+        mixin.check(head, found, space)
+    replaced = " and ".join(dict.fromkeys(mixin.own(head) for head, mixin in heads))
+    before = [type(head) for head, _ in heads]
+    for head, mixin in heads:
+        head.__class__ = _subclass(mixin, type(head))  # type: ignore[arg-type]
+        head._box_loss, head._space = found, space  # type: ignore[assignment]
+
+    def undo() -> None:
+        for (head, _), own in zip(heads, before, strict=True):
+            head.__class__ = own
+            del head._box_loss, head._space
+
+    active = f"{found} of {space}" + (" in pixels" if space == "boxes" else "")
+    return attached("torchvision", type(model).__name__, active, replaced, undo)
+
+
+def _heads(model: nn.Module, parts: Collection[str]) -> list[tuple[nn.Module, type[_Replaced]]]:
+    """The modules of a detector that have a box term, and what changes it."""
+    if not parts or isinstance(parts, str) or not set(parts) <= set(PARTS):
         raise ValueError(f"parts: expected a list of {', '.join(PARTS)}, got {parts!r}")
-    heads = [
+    found = [
         (module, mixin)
         for module in model.modules()
         for kind, (mixin, part) in _MIXINS.items()
         if isinstance(module, kind) and part in (None, *parts)
     ]
-    if not heads:
+    if not found:
         raise TypeError(
-            f"model: expected torchvision's FCOS, RetinaNet or Faster R-CNN (or one made of their heads), got"
+            "model: expected torchvision's FCOS, RetinaNet or Faster R-CNN (or one made of their heads), got"
             f" {type(model).__name__}"
         )
-    for module, mixin in heads:
-        if isinstance(module, _Replaced):
-            raise ValueError("model: a loss of boxloss is attached already; detach() it first")
-        mixin.check(module, found, space)
-    replaced = list(dict.fromkeys(mixin.own(module) for module, mixin in heads))
-    before = [type(module) for module, _ in heads]
-    for module, mixin in heads:
-        module.__class__ = _subclass(mixin, type(module))  # type: ignore[arg-type]
-        module._box_loss, module._space = found, space  # type: ignore[assignment]
-
-    def undo() -> None:
-        for (module, _), own in zip(heads, before, strict=True):
-            module.__class__ = own
-            del module._box_loss, module._space
-
-    active = f"{found} of {space}" + (" in pixels" if space == "boxes" else "")
-    return attached("torchvision", type(model).__name__, active, " and ".join(replaced), undo)
+    return found
 
 
 class _Replaced:

@@ -29,7 +29,7 @@ from ...training.folder import add_metrics, keep_annotations, open_folder
 from ...training.gain import matching_gain
 from ...training.predict import coco_results
 from ...training.run import keep_detections
-from ...training.setup import read_data
+from ...training.setup import Data, read_data
 from ...yolo import Detections
 from .config import DetectorConfig, refuse_given
 
@@ -50,7 +50,7 @@ def check(config: DetectorConfig, train: CocoImages) -> None:
     try:
         get_cfg(overrides=dict(config.detector_options))
     except (SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(f"detector_options: {str(error).strip().partition(chr(10))[0]}") from error
+        raise ValueError(f"detector_options: {_first_line(error)}") from error
 
 
 def train(config: DetectorConfig, folder: Path) -> dict[str, Any]:
@@ -58,8 +58,15 @@ def train(config: DetectorConfig, folder: Path) -> dict[str, Any]:
     open_folder(folder, config)
     data = read_data(config, report.progress)
     keep_annotations(folder, data)
-    scratch = folder / "ultralytics"
-    shutil.rmtree(scratch, ignore_errors=True)
+    weights, gain = _train(config, data, folder / "ultralytics")
+    found = predict(config, weights, data.val)
+    add_metrics(folder, {"epoch": config.epochs - 1, "iou": None, "gain": gain})
+    return keep_detections(folder, data.val, found, pictures=False)
+
+
+def _train(config: DetectorConfig, data: Data, scratch: Path) -> tuple[Path, float]:
+    """The file of the last epoch's weights, and the gain of the box term."""
+    shutil.rmtree(scratch, ignore_errors=True)  # of a trial that was cut off
     yaml = write_yolo(scratch / "data", {"train": data.train, "val": data.val})
     model = yolo(config)
     loss = config.box_loss(config.loss, config.loss_parameters)
@@ -75,14 +82,16 @@ def train(config: DetectorConfig, folder: Path) -> dict[str, Any]:
         batch=config.batch,
         imgsz=config.input_size[0],
         seed=config.seed,
-        device=None if config.device == "auto" else config.device,
+        device=_device(config),
         project=str(scratch),
         name="run",
         exist_ok=True,
     )
-    found = predict(config, model.trainer.last, data.val)
-    add_metrics(folder, {"epoch": config.epochs - 1, "iou": None, "gain": start.gain})
-    return keep_detections(folder, data.val, found, pictures=False)
+    return Path(model.trainer.last), start.gain
+
+
+def _device(config: DetectorConfig) -> str | None:
+    return None if config.device == "auto" else config.device
 
 
 def predict(config: DetectorConfig, weights: Path, images: CocoImages) -> list[dict[str, Any]]:
@@ -98,7 +107,7 @@ def predict(config: DetectorConfig, weights: Path, images: CocoImages) -> list[d
         conf=how.score_threshold,
         iou=how.iou_threshold,
         max_det=how.limit,
-        device=None if config.device == "auto" else config.device,
+        device=_device(config),
         verbose=False,
     )
     found = []
@@ -240,4 +249,10 @@ def yolo(config: DetectorConfig) -> Any:
     try:
         return YOLO(config.model)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"detector: {config.detector}: {str(error).partition(chr(10))[0]}") from error
+        raise FileNotFoundError(f"detector: {config.detector}: {_first_line(error)}") from error
+    except NotImplementedError as error:  # of RT-DETR, for one
+        raise ValueError(f"detector: {config.detector} is none that YOLO can train: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
