@@ -17,7 +17,7 @@ from .losses import LOSSES
 
 def report() -> str:
     """Lines for a terminal."""
-    return "\n".join([*_versions(), "", *_extras(), "", *_kernels()])
+    return "\n".join([*_versions(), "", *_extras(), _frameworks(), "", *_kernels()])
 
 
 def _versions() -> Iterator[str]:
@@ -37,6 +37,12 @@ def _extras() -> Iterator[str]:
         names = [_name(r) for r in requirements if f'extra == "{extra}"' in r.replace("'", '"')]
         missing = [name for name in names if version_of(name) is None]
         yield f"extra {extra}: {'lacks ' + ', '.join(missing) if missing else 'installed'}"
+
+
+def _frameworks() -> str:
+    """Those of `boxloss.integrations`."""
+    found = (f"{name} {version_of(name) or 'not installed'}" for name in ("ultralytics", "transformers", "mmdet"))
+    return f"integrations: {', '.join(found)}"
 
 
 def _kernels() -> Iterator[str]:

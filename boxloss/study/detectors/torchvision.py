@@ -14,6 +14,7 @@ from ...data import Batch, CocoImages, change_truths
 from ...errors import nearest
 from ...integrations.torchvision import attach
 from ...training import Report, Trainer
+from ...training.checkpoint import PREVIOUS
 from ...training.predict import Detect
 from ...training.run import keep_detections
 from ...yolo import Detections, Truths, YoloTerms
@@ -31,7 +32,9 @@ def check(config: DetectorConfig, train: CocoImages) -> None:
 def train(config: DetectorConfig, folder: Path) -> dict[str, Any]:
     trainer = DetectorTrainer(config, folder, Report())
     trainer.run()
-    return keep_detections(folder, trainer.data.val, trainer.detections(), pictures=False)
+    figures = keep_detections(folder, trainer.data.val, trainer.detections(), pictures=False)
+    (folder / PREVIOUS).unlink(missing_ok=True)  # hundreds of MB, times the trials of a study
+    return figures
 
 
 def build(config: DetectorConfig, classes: int) -> nn.Module:
