@@ -115,7 +115,19 @@ def write_config(path: Path, config: Any) -> None:
     import yaml
 
     with replacing(path) as file:
-        file.write(yaml.safe_dump(plain(asdict(config)), sort_keys=False, allow_unicode=True).encode())
+        file.write(yaml.safe_dump(as_values(config), sort_keys=False, allow_unicode=True).encode())
+
+
+def as_values(config: Any) -> dict[str, Any]:
+    """A dataclass as plain values, without the fields that it names as ``unused``, such as ``train.network``."""
+    found: dict[str, Any] = plain(asdict(config))
+    for name in getattr(config, "unused", ()):
+        *groups, field = name.split(".")
+        inner = found
+        for group in groups:
+            inner = inner[group]
+        del inner[field]
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -45,7 +45,7 @@ def meaning(convention: str, name: str) -> Meaning:
     Raises:
         ValueError: an unknown framework, or a loss that it doesn't have.
     """
-    if convention not in CONVENTIONS:
+    if not isinstance(convention, str) or convention not in CONVENTIONS:
         hint = nearest(str(convention), CONVENTIONS) or f"expected one of {', '.join(CONVENTIONS)}"
         raise ValueError(f"convention: no framework named {convention!r}; {hint}")
     known = CONVENTIONS[convention]

@@ -16,7 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from boxloss import LOSSES, BoxLoss, giou_loss, iou_loss
+from boxloss import LOSSES, BoxLoss, GIoULoss, giou_loss, iou_loss
 from boxloss.conventions import CONVENTIONS, meaning
 from boxloss.integrations import Attachment
 from boxloss.integrations import mmdet as mmdet_adapter
@@ -116,8 +116,8 @@ def test_another_loss_changes_the_box_terms_alone(name):
 
 def test_the_copy_computes_with_the_loss_it_was_given():
     model = make(FCOS)
-    attach(model, lambda pred, target: 7.0 * torch.ones(len(pred)))
-    assert float(terms(copy.deepcopy(model))["bbox_regression"]) == 7.0
+    attach(model, lambda pred, target: 7.0 + 0.0 * pred.sum(-1))
+    assert terms(copy.deepcopy(model))["bbox_regression"].item() == 7.0
 
 
 @pytest.mark.parametrize("parts", [["rpn"], ["box_head"]])
@@ -166,17 +166,19 @@ def test_boxes_without_area_are_nan_with_torchvisions_ciou():
     assert torch.tensor(train(model)).isnan().all()
 
 
-def test_a_detector_of_ones_own_heads():
-    class Head(FCOSHead):
-        pass
+class OwnHead(FCOSHead):
+    pass
 
-    model = make(FCOS, head=Head(32, 1, 3, num_convs=1))
+
+def test_a_detector_of_ones_own_heads():
+    model = make(FCOS, head=OwnHead(32, 1, 3, num_convs=1))
     before = printed(model)
     attachment = attach(model, "giou")
     assert printed(model) == before
-    assert isinstance(model.head, Head)
+    assert isinstance(model.head, OwnHead)
+    assert printed(pickle.loads(pickle.dumps(model))) == before
     attachment.detach()
-    assert type(model.head) is Head
+    assert type(model.head) is OwnHead
 
 
 def test_another_signature_is_refused():
@@ -210,6 +212,9 @@ BAD = {
     "fcos-deltas": (lambda: attach(make(FCOS), "l1", space="deltas"), ValueError, "FCOS compares boxes"),
     "parts": (lambda: attach(make(FasterRCNN), "giou", parts=["head"]), ValueError, "parts: expected a list of rpn"),
     "parts-text": (lambda: attach(make(FasterRCNN), "giou", parts="rpn"), ValueError, "parts: expected a list"),
+    "class": (lambda: attach(make(FCOS), GIoULoss), TypeError, "expected a name, a BoxLoss or a function"),
+    "parts-of-fcos": (lambda: attach(make(FCOS), "giou", parts=["rpn"]), ValueError, "FCOS is no R-CNN"),
+    "model-name": (lambda: attach("fcos", "giou"), TypeError, "expected torchvision's FCOS.*got str"),
     "model": (lambda: attach(nn.Linear(1, 1), "giou"), TypeError, "expected torchvision's FCOS.*got Linear"),
 }
 
@@ -235,6 +240,55 @@ def test_a_function_that_reduces_is_refused():
     attach(model, partial(torchvision.ops.generalized_box_iou_loss, reduction="sum"))
     with pytest.raises(ValueError, match=r"expected one number per pair, \(\d+,\), got \(\)"):
         terms(model)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda pred, target: None, "got a NoneType"),
+        (lambda pred, target: 1.0, "got a float"),
+        (lambda pred, target: giou_loss(pred.detach(), target), "got one without gradient"),
+    ],
+)
+def test_a_function_without_gradient_is_refused(loss, message):
+    model = make(FCOS)
+    attach(model, loss)
+    with pytest.raises(TypeError, match=f"expected a tensor with a gradient by pred, {message}"):
+        terms(model)
+
+
+class Scaled(BoxLoss):
+    """Of a user: with a factor to be learned."""
+
+    def __init__(self):
+        super().__init__("giou")
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, pred, target):
+        return self.factor * super().forward(pred, target)
+
+
+def test_a_loss_with_parameters_of_its_own_keeps_them():
+    loss, model = Scaled(), make(FCOS)
+    attach(model, loss)
+    terms(model)["bbox_regression"].backward()
+    assert loss.factor.grad > 0
+    assert loss.reduction == "mean"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("space", ["boxes", "deltas"])
+def test_deltas_under_autocast_are_decoded_with_all_digits(dtype, space):
+    """Corners at 1000 pixels have no digits behind the point in halves; torchvision encodes in float32, too."""
+    model = make(FasterRCNN)
+    attach(model, "l1", space=space)
+    heads = model.roi_heads
+    anchors = torch.tensor([[1000.0, 900, 1010, 915]])
+    truths = torch.tensor([[1001.3, 901.7, 1011.1, 913.9]])
+    deltas = torch.tensor([[0.1, 0.2, -0.1, 0.05]], dtype=dtype)
+    assert heads._sum(heads.box_coder, deltas, anchors, truths) == heads._sum(
+        heads.box_coder, deltas.float(), anchors, truths
+    )
 
 
 def test_it_says_once_what_is_active(caplog):
@@ -289,6 +343,8 @@ def test_mmdets_configuration():
     assert not loss.state_dict()
     with pytest.raises(TypeError, match="gamma"):
         mmdet_adapter.MMDetBoxLoss("giou", gamma=1.0)
+    with pytest.raises(ValueError, match="normalize_weight needs the whole batch"):
+        mmdet_adapter.MMDetBoxLoss("focal_eiou", normalize_weight=True)
     with pytest.raises(TypeError, match="beta: only of a loss given by name"):
         mmdet_adapter.MMDetBoxLoss(giou_loss, beta=1.0)
 
@@ -300,10 +356,11 @@ class Term(nn.Module):
 class Heads(nn.Module):
     """As MMDetection's: a term, and whether it is of boxes."""
 
-    def __init__(self, *, decoded=True, iou=False):
+    def __init__(self, *, decoded=True, iou=False, reduction="mean"):
         super().__init__()
         self.reg_decoded_bbox = decoded
         self.loss_bbox = Term()
+        self.loss_bbox.reduction = reduction
         if iou:
             self.loss_iou = Term()
 
@@ -314,8 +371,13 @@ def test_mmdets_heads():
     attachment = mmdet_adapter.attach(model, "eiou")
     assert [head.loss_bbox.loss_weight for head in model] == [5.0, 5.0]
     assert torch.isclose(model[0].loss_bbox(PRED, TARGET), 5 * LOSSES["eiou"].function(PRED, TARGET).mean())
+    with pytest.raises(ValueError, match="attached already"):
+        mmdet_adapter.attach(model, "giou")
     attachment.detach()
     assert [head.loss_bbox for head in model] == before
+    summed = nn.Sequential(Heads(reduction="sum"))  # YOLOX's head, which divides by itself
+    mmdet_adapter.attach(summed, "eiou")
+    assert torch.isclose(summed[0].loss_bbox(PRED, TARGET), 5 * LOSSES["eiou"].function(PRED, TARGET).sum())
     with pytest.raises(ValueError, match=r"0, with reg_decoded_bbox=False, compares deltas.*got giou"):
         mmdet_adapter.attach(nn.Sequential(Heads(decoded=False)), "giou")
     mmdet_adapter.attach(nn.Sequential(Heads(decoded=False)), "l1")

@@ -43,7 +43,7 @@ ALSO = {
     "config": {"jsonargparse", "yaml"},
     "training": {"pycocotools", "faster_coco_eval", "tqdm"},
     "page": {"jinja2"},
-    "study": {"ray", "tqdm", "torchvision", "ultralytics", "yaml"},
+    "study": {"ray", "tqdm", "torchvision", "ultralytics", "yaml", "PIL"},
     "simulation": {"tqdm"},
     "integrations": {"torchvision", "ultralytics", "mmengine"},
 }

@@ -169,12 +169,28 @@ def test_a_loss_function_of_ones_own_comes_back():
     assert vars(model)["_loss_function"] is stock
 
 
+class Wrapper(nn.Module):
+    """As PEFT's: what it has not itself, it takes from the model. Set on it, a loss function would not reach that."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.model, name)
+
+
 def test_bad_input():
     model = yolos()
     with pytest.raises(ValueError, match="term: expected one of giou, l1, got 'loss_giou'"):
         adapter.attach(model, "giou", term="loss_giou")
     with pytest.raises(TypeError, match=r"expected one of transformers' detectors.*got Linear"):
         adapter.attach(nn.Linear(1, 1), "giou")
+    with pytest.raises(TypeError, match="no wrapper of it, got Wrapper"):
+        adapter.attach(Wrapper(model), "giou")
     adapter.attach(model, "giou")
     with pytest.raises(ValueError, match="attached already"):
         adapter.attach(model, "ciou")

@@ -9,9 +9,11 @@ import pickle
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from boxloss import LOSSES, BoxLoss
@@ -42,6 +44,9 @@ HOW = {
 }
 
 
+few_images = []
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A data set as ultralytics reads it; ultralytics's own settings beside it."""
@@ -60,6 +65,7 @@ def folder(tmp_path_factory):
         few = type(annotations)(annotations.path, annotations.coco | {"images": images, "annotations": boxes})
         parts[name] = CocoImages(few, source.images, (64, 64))
     write_yolo(folder / "data", parts)
+    few_images.append(parts["train"])
     yield folder
     os.environ.clear()
     os.environ.update(before)
@@ -209,8 +215,11 @@ def test_oriented_boxes_are_refused(folder):
 
     model = OBBModel("yolo11n-obb.yaml", nc=2, verbose=False)
     model.args = type("Args", (), {"box": 7.5, "cls": 0.5, "dfl": 1.5, "angle": 1.0})()
-    with pytest.raises(TypeError, match="oriented boxes have five numbers"):
+    with pytest.raises(TypeError, match=r"oriented boxes \(obb\) have five numbers"):
         adapter.criterions(model)
+    for name, message in (("yolo11n-obb.yaml", "oriented boxes"), ("yolo11n-cls.yaml", "got ClassificationModel")):
+        with pytest.raises(TypeError, match=message):
+            adapter.attach(new(name), "giou")
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -281,10 +290,12 @@ train: {data: shapes, subset: {images: 16, val_images: 8}, size: 64, epochs: 2, 
 """
 
 
-def test_a_study_ends_in_a_report(folder, tmp_path):
+def test_a_study_ends_in_a_report(folder, tmp_path, monkeypatch):
     (tmp_path / "study.yaml").write_text(STUDY)
-    out = tmp_path / "out"
-    assert main(["compare", str(tmp_path / "study.yaml"), "--out", str(out)]) == 0
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")  # relative: ultralytics has a folder of its own for these
+    assert main(["compare", "study.yaml", "--out", "out"]) == 0
+    assert (out / "trials/shapes/giou/0/ultralytics/run/results.csv").is_file()
     summary = json.loads((out / "summary.json").read_text())
     (dataset,) = summary["datasets"].values()
     assert [len(figures["seeds"]) for figures in dataset["losses"].values()] == [2, 2]
@@ -294,7 +305,7 @@ def test_a_study_ends_in_a_report(folder, tmp_path):
     assert "ultralytics:yolo11n.yaml" in (out / "report.html").read_text()
     log = (out / "trials/shapes/giou/0/log.txt").read_text()
     assert "giou of boxes in cells in the place of ciou" in log
-    assert main(["compare", str(tmp_path / "study.yaml"), "--out", str(out)]) == 0  # nothing is left to train
+    assert main(["compare", "study.yaml", "--out", "out"]) == 0  # nothing is left to train
 
 
 def config(detector="ultralytics:yolo11n.yaml", options=None, **train):
@@ -310,20 +321,45 @@ def config(detector="ultralytics:yolo11n.yaml", options=None, **train):
         ({"detector": "ultralytics:rtdetr-l.yaml"}, "none that YOLO can train"),
         ({"options": {"mosiac": 0.0}}, "detector_options: 'mosiac' is not a valid"),
         ({"options": {"lr0": "much"}}, "detector_options: 'lr0=much' is of invalid type"),
+        ({"options": {"save_dir": "x"}}, "detector_options: save_dir: the study gives it"),
+        ({"options": {"pretrained": "nowhere.pt"}}, "pretrained: no file nowhere.pt, and nothing is downloaded"),
         ({"options": {"epochs": 3}}, "detector_options: epochs: the study gives it"),
         ({"size": (64, 96)}, "trains on squares"),
     ],
 )
 def test_bad_detectors(changes, message, folder):
     with pytest.raises((ValueError, OSError), match=message):
-        check_detector(config(**changes), None)
+        check_detector(config(**changes), few_images[0])
 
 
-def test_a_jpeg_that_lacks_its_end_is_copied(tmp_path, folder):
-    """ultralytics mends such files in place; a link would lead it to the user's."""
-    from boxloss.study.detectors.ultralytics import _ends_as_jpeg
+def test_a_bad_model_is_refused_in_words(folder, tmp_path):
+    (tmp_path / "bad.yaml").write_text("nc: 3\nbackbone: [[-1, 1, Convv, [16, 3, 2]]]\nhead: []\n")
+    with pytest.raises(ValueError, match=r"bad\.yaml is none that YOLO can train: KeyError: 'Convv'"):
+        check_detector(config(f"ultralytics:{tmp_path / 'bad.yaml'}"), few_images[0])
 
-    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8...\xff\xd9")
-    (tmp_path / "b.jpg").write_bytes(b"\xff\xd8...\xff")
-    (tmp_path / "c.png").write_bytes(b"...")
-    assert [_ends_as_jpeg(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.png")] == [True, False, True]
+
+def test_images_that_ultralytics_would_turn_mend_or_pass_over_are_written_anew(tmp_path, folder):
+    """Of the others it gets links. It mends a JPEG that lacks its end in place, which would be the user's."""
+    from boxloss.study.detectors.ultralytics import _give_image
+
+    picture = Image.new("RGB", (20, 12), (200, 30, 30))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("plain.jpg", "plain.png", "animation.gif"):
+        picture.save(tmp_path / name)
+    picture.save(tmp_path / "turned.jpg", exif=turned)
+    whole = (tmp_path / "plain.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole + b"\0")
+    (tmp_path / "jpeg.png").write_bytes(whole)
+    (tmp_path / "nothing").write_bytes(whole)
+    linked = {}
+    for path in sorted(tmp_path.iterdir()):
+        place = tmp_path / "given" / path.name.replace(".", "-")
+        place.parent.mkdir(exist_ok=True)
+        _give_image(path, place)
+        (given,) = place.parent.glob(f"{place.name}.*")
+        linked[path.name] = given.is_symlink()
+        with Image.open(given) as image:
+            assert image.size == (20, 12)
+            assert image.getexif().get(0x0112, 1) == 1
+    assert [name for name, link in linked.items() if link] == ["plain.jpg", "plain.png"]

@@ -36,11 +36,11 @@ class PerPair:
                 raise ValueError(f"loss: it is given corners; expected box_format 'xyxy', got {loss.box_format!r}")
             if loss.normalize_weight:
                 raise ValueError("loss: normalize_weight needs the whole batch, and the framework has its own divisor")
-            loss = copy.deepcopy(loss)
+            loss = copy.copy(loss)  # of a subclass the parameters stay the user's
             loss.reduction = "none"
         elif isinstance(loss, str):
             loss = BoxLoss(loss, reduction="none")
-        elif not callable(loss):
+        elif isinstance(loss, type) or not callable(loss):
             raise TypeError(f"loss: expected a name, a BoxLoss or a function (pred, target), got {loss!r}")
         self.function = loss
 
@@ -52,7 +52,10 @@ class PerPair:
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
         if not len(pred):
             return pred.sum(-1)  # (0,), with a graph
-        value: Tensor = self.function(pred, target)
+        value = self.function(pred, target)
+        if not isinstance(value, Tensor) or (pred.requires_grad and not value.requires_grad):
+            what = f"a {type(value).__name__}" if not isinstance(value, Tensor) else "one without gradient"
+            raise TypeError(f"loss: expected a tensor with a gradient by pred, got {what}")
         if value.shape != pred.shape[:1]:
             raise ValueError(
                 f"loss: expected one number per pair, {tuple(pred.shape[:1])}, got {tuple(value.shape)}; a function"

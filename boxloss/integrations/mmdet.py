@@ -44,7 +44,7 @@ class MMDetBoxLoss(nn.Module):
         if parameters:
             if not isinstance(loss, str):
                 raise TypeError(f"{', '.join(parameters)}: only of a loss given by name")
-            loss = BoxLoss(loss, reduction="none", **parameters)
+            loss = BoxLoss(loss, **parameters)
         _check_reduction(reduction)
         self.per_pair = PerPair(loss)
         self.reduction = reduction
@@ -83,6 +83,10 @@ class MMDetBoxLoss(nn.Module):
         return f"{self.per_pair}, reduction={self.reduction!r}, loss_weight={self.loss_weight:g}"
 
 
+class _Attached(MMDetBoxLoss):
+    """Put there by `attach`, not by a configuration."""
+
+
 def attach(model: nn.Module, loss: LossLike, *, term: str = "loss_bbox") -> Attachment:
     """Replace the box loss of every head of a model that is built already; the head's own weight of it stays.
 
@@ -105,13 +109,19 @@ def attach(model: nn.Module, loss: LossLike, *, term: str = "loss_bbox") -> Atta
             f"model: expected a detector of MMDetection, whose heads have a {term}, got {type(model).__name__}"
         )
     for name, head in heads.items():
+        if isinstance(getattr(head, term), _Attached):
+            raise ValueError("model: a loss of boxloss is attached already; detach() it first")
         if term == "loss_bbox" and getattr(head, "reg_decoded_bbox", True) is False:
             refuse_without_unit(found, f"{name}, with reg_decoded_bbox=False, compares deltas, which are no boxes")
         if term == "loss_bbox" and hasattr(head, "loss_iou"):
             refuse_without_unit(found, f"{name} has a term 'loss_iou' for losses of areas")
     before = {name: getattr(head, term) for name, head in heads.items()}
     for name, head in heads.items():
-        setattr(head, term, MMDetBoxLoss(loss, loss_weight=getattr(before[name], "loss_weight", 1.0)))
+        own = before[name]
+        ours = _Attached(
+            loss, reduction=getattr(own, "reduction", "mean"), loss_weight=getattr(own, "loss_weight", 1.0)
+        )
+        setattr(head, term, ours)
 
     def undo() -> None:
         for name, head in heads.items():

@@ -25,7 +25,9 @@ SPACES = ("boxes", "deltas")
 SUPPORTED = "0.19 to 0.29"
 
 
-def attach(model: nn.Module, loss: LossLike, *, space: str = "boxes", parts: Collection[str] = PARTS) -> Attachment:
+def attach(
+    model: nn.Module, loss: LossLike, *, space: str = "boxes", parts: Collection[str] | None = None
+) -> Attachment:
     """Replace the box loss of a detector; the divisor stays torchvision's.
 
     Args:
@@ -33,7 +35,7 @@ def attach(model: nn.Module, loss: LossLike, *, space: str = "boxes", parts: Col
         loss: a name, a `BoxLoss`, or a function of two box tensors that gives one number per pair.
         space: ``"boxes"``: in pixels of the network's input; ``"deltas"``: of the four numbers that the network
             predicts and those it should, without unit, which torchvision's own L1 and smooth L1 compare. Not of FCOS.
-        parts: of an R-CNN, ``"rpn"``, ``"box_head"`` or both.
+        parts: of an R-CNN, ``["rpn"]`` or ``["box_head"]``; given nothing, both.
 
     Raises:
         TypeError: no such detector.
@@ -68,21 +70,24 @@ def attach(model: nn.Module, loss: LossLike, *, space: str = "boxes", parts: Col
     return attached("torchvision", type(model).__name__, active, replaced, undo)
 
 
-def _heads(model: nn.Module, parts: Collection[str]) -> list[tuple[nn.Module, type[_Replaced]]]:
+def _heads(model: nn.Module, parts: Collection[str] | None) -> list[tuple[nn.Module, type[_Replaced]]]:
     """The modules of a detector that have a box term, and what changes it."""
-    if not parts or isinstance(parts, str) or not set(parts) <= set(PARTS):
+    wanted = PARTS if parts is None else parts if isinstance(parts, str) else tuple(parts)
+    if not wanted or isinstance(wanted, str) or not set(wanted) <= set(PARTS):
         raise ValueError(f"parts: expected a list of {', '.join(PARTS)}, got {parts!r}")
     found = [
         (module, mixin)
-        for module in model.modules()
+        for module in (model.modules() if isinstance(model, nn.Module) else ())
         for kind, (mixin, part) in _MIXINS.items()
-        if isinstance(module, kind) and part in (None, *parts)
+        if isinstance(module, kind) and part in (None, *wanted)
     ]
     if not found:
         raise TypeError(
             "model: expected torchvision's FCOS, RetinaNet or Faster R-CNN (or one made of their heads), got"
             f" {type(model).__name__}"
         )
+    if parts is not None and any(mixin in (_FCOS, _RetinaNet) for _, mixin in found):
+        raise ValueError(f"parts: {type(model).__name__} is no R-CNN and has one box loss; expected it not to be given")
     return found
 
 
@@ -94,6 +99,10 @@ class _Replaced:
     _box_loss: PerPair
     _space: str
     fg_bg_sampler: Any
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled as what it was made of, since its class has no name that could be imported."""
+        return _empty, type(self).__bases__, self.__dict__
 
     @classmethod
     def check(cls, head: nn.Module, loss: PerPair, space: str) -> None:
@@ -109,6 +118,8 @@ class _Replaced:
 
     def _sum(self, coder: Any, deltas: Tensor, anchors: Tensor, truths: Tensor) -> Tensor:
         """The loss of predictions, ``(N, 4)`` each, summed up."""
+        if deltas.dtype in (torch.float16, torch.bfloat16):  # under autocast; coordinates need more digits
+            deltas = deltas.float()
         if self._space == "deltas":
             return self._box_loss(deltas, coder.encode_single(truths, anchors)).sum()
         decode = getattr(coder, "decode_single", coder.decode)  # FCOS's coder has one for boxes of any shape
@@ -120,9 +131,9 @@ class _FCOS(_Replaced):
 
     @classmethod
     def check(cls, head: nn.Module, loss: PerPair, space: str) -> None:
-        super().check(head, loss, space)
         if space != "boxes":
             raise ValueError(f"space: FCOS compares boxes; expected 'boxes', got {space!r}")
+        super().check(head, loss, space)
 
     @staticmethod
     def own(head: nn.Module) -> str:
@@ -208,7 +219,7 @@ class _RoIHeads(_Replaced):
         place = torch.where(label > 0)[0]
         of_class = deltas.view(len(label), -1, 4)[place, label[place]]
         truths = torch.cat([t["boxes"][m[p]] for t, m, p in zip(targets, matched, positives, strict=True)])
-        total = self._sum(self.box_coder, of_class, torch.cat(proposals)[place], truths.to(of_class.dtype))  # type: ignore[attr-defined]
+        total = self._sum(self.box_coder, of_class, torch.cat(proposals)[place], truths)  # type: ignore[attr-defined]
         return total / label.numel()
 
 
@@ -266,11 +277,10 @@ _MIXINS: dict[type[nn.Module], tuple[type[_Replaced], str | None]] = {
 
 @functools.cache
 def _subclass(mixin: Any, head: Any) -> Any:
-    return type(f"{head.__name__}WithBoxLoss", (mixin, head), {"__module__": __name__})
+    return type(f"{head.__name__}WithBoxLoss", (mixin, head), {})
 
 
-# Under these names pickle finds the classes of torchvision's own heads.
-FCOSHeadWithBoxLoss = _subclass(_FCOS, FCOSHead)
-RetinaNetRegressionHeadWithBoxLoss = _subclass(_RetinaNet, RetinaNetRegressionHead)
-RoIHeadsWithBoxLoss = _subclass(_RoIHeads, RoIHeads)
-RegionProposalNetworkWithBoxLoss = _subclass(_RPN, RegionProposalNetwork)
+def _empty(mixin: Any, head: Any) -> Any:
+    """A changed head before it has its state."""
+    kind = _subclass(mixin, head)
+    return kind.__new__(kind)

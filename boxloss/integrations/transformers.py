@@ -40,7 +40,12 @@ def attach(model: nn.Module, loss: LossLike, *, term: str = "giou") -> Attachmen
     found = PerPair(loss)
     if term not in TERMS:
         raise ValueError(f"term: expected one of {', '.join(TERMS)}, got {term!r}")
-    stock = getattr(model, "loss_function", None)
+    if not isinstance(getattr(type(model), "loss_function", None), property):
+        raise TypeError(
+            "model: expected one of transformers' detectors itself, such as DetrForObjectDetection, and no wrapper of"
+            f" it, got {type(model).__name__}"
+        )
+    stock = model.loss_function
     if isinstance(stock, LossFunction):
         raise ValueError("model: a loss of boxloss is attached already; detach() it first")
     if not isinstance(stock, types.FunctionType) or not _criterions(stock):
@@ -51,7 +56,7 @@ def attach(model: nn.Module, loss: LossLike, *, term: str = "giou") -> Attachmen
     for criterion in _criterions(stock).values():
         check_signature(criterion.loss_boxes, ("outputs", "targets", "indices", "num_boxes"), "transformers", SUPPORTED)
     own = vars(model).get("_loss_function")  # what the setter sets, if someone did
-    model.loss_function = LossFunction(stock, found, TERMS[term])  # type: ignore[assignment]
+    model.loss_function = LossFunction(stock, found, TERMS[term])
 
     def undo() -> None:
         if own is None:

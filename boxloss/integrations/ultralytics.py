@@ -16,6 +16,10 @@ from ._attach import Attachment, LossLike, PerPair, check_signature, described
 UNITS = ("px", "grid")
 SUPPORTED = "8.4, and 8.3 with units='grid'"
 _EVENT = "on_train_start"
+_ORIENTED = (
+    "model: oriented boxes (obb) have five numbers, and a box loss takes four; expected a model for upright boxes:"
+    " detect, segment, pose"
+)
 _NEEDED = ("pred_bboxes", "target_bboxes", "target_scores", "target_scores_sum", "fg_mask")
 
 
@@ -30,8 +34,7 @@ def attach(model: Any, loss: LossLike, *, units: str | None = None) -> Attachmen
             which are the same in both, and functions in cells.
 
     Raises:
-        TypeError: a model without callbacks; when the training starts: a model for oriented boxes, or none that
-            detects.
+        TypeError: a model without callbacks, for oriented boxes, or none that detects.
         ValueError: a loss or unit that does not fit; a loss is attached already.
         NotImplementedError: when the training starts: an ultralytics with other functions than the supported ones.
     """
@@ -40,6 +43,7 @@ def attach(model: Any, loss: LossLike, *, units: str | None = None) -> Attachmen
         raise ValueError(f"units: expected one of {', '.join(UNITS)}, got {units!r}")
     if not hasattr(model, "add_callback") or not isinstance(getattr(model, "callbacks", None), dict):
         raise TypeError(f"model: expected a YOLO or a trainer of ultralytics, got {type(model).__name__}")
+    _check_task(model)
     if any(isinstance(known, Callback) for known in model.callbacks.get(_EVENT, ())):
         raise ValueError("model: a loss of boxloss is attached already; detach() it first")
     callback = Callback(found, units or default_units(found))
@@ -51,6 +55,16 @@ def attach(model: Any, loss: LossLike, *, units: str | None = None) -> Attachmen
             model.callbacks[_EVENT].remove(callback)
 
     return Attachment(callback.text(model), undo)
+
+
+def _check_task(model: Any) -> None:
+    """See that a YOLO or a trainer has the loss in question, so far as it says what it is for."""
+    task = getattr(model, "task", None) or getattr(getattr(model, "args", None), "task", None)
+    if task == "obb":
+        raise TypeError(_ORIENTED)
+    name = type(getattr(model, "model", None)).__name__
+    if task not in (None, "detect", "segment", "pose") or "RTDETR" in name:
+        raise TypeError(f"model: expected one that detects with ultralytics's BboxLoss, got {name} for {task}")
 
 
 class Callback:
@@ -124,10 +138,7 @@ def criterions(model: Any) -> list[Any]:
         )
     for criterion in found:
         if "Rotated" in type(criterion.bbox_loss).__name__:
-            raise TypeError(
-                "model: oriented boxes have five numbers, and a box loss takes four; expected a model for upright boxes"
-                f" (detect, segment, pose), got {type(model).__name__}"
-            )
+            raise TypeError(_ORIENTED)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..config import config_from
 from ..training import Match, TrainConfig
 from ..training.config import PATHS, absolute_path
-from .detectors.config import DetectorConfig, absolute_detector
+from .detectors.config import KINDS, OWN, DetectorConfig, absolute_detector
 
 GAINS = ("matched", "fixed")
 _STUDYS = ("loss", "loss_parameters", "match", "seed")
@@ -108,6 +108,11 @@ class StudyConfig:
                     f" {name!r}"
                 )
         self.reference_entrant  # noqa: B018 – an unknown one is an error
+        if self.detector is None and any(entrant.loss == OWN for entrant in self.entrants):
+            raise ValueError(
+                f"losses: {OWN!r} is the loss of another library's detector; expected a detector, such as"
+                " torchvision:fcos, or another loss"
+            )
         if self.detector_options and not self.detector:
             raise ValueError("detector_options: they are of another library's detector; expected one as detector")
         for name, base in self._bases().items():
@@ -169,6 +174,11 @@ class StudyConfig:
                         seed=seed + entrant.seed_offset,
                     )
                     yield Trial(dataset, entrant.called, seed, config)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """What means nothing to the detector, and is not written."""
+        return tuple(f"train.{name}" for name in KINDS.get((self.detector or "").partition(":")[0], ()))
 
     @property
     def threads(self) -> int:

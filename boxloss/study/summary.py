@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config import plain
+from ..config import as_values
 from ..files import read_json
 from ..page import aligned, fixed, listed, number, signed
 from ..training.folder import DETECTIONS, TRAIN, VAL
@@ -57,7 +56,7 @@ def summarize(
                 "gains": gains[name, entrant.called],
             }
     return {
-        "study": _of_json(plain(asdict(config))),
+        "study": _of_json(as_values(config)),
         "conclusion": conclusion(found, config, failed),
         **found,
         "failed": dict(failed),

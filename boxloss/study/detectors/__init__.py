@@ -19,6 +19,8 @@ def check_detector(config: DetectorConfig, train: CocoImages) -> None:
         ImportError: its library is not installed.
         FileNotFoundError, ValueError: no such model, or options that it doesn't have.
     """
+    if not len(train.sizes()):
+        raise ValueError(f"{train.annotations.path}: no box in the training images")
     _library(config).check(config, train)
 
 

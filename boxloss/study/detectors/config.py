@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from ...losses import LOSSES
@@ -62,6 +64,11 @@ class DetectorConfig(TrainConfig):
         return cls(**values | {"loss": OWN}, detector=detector, detector_options=dict(options))
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """What means nothing to the library, and is not written."""
+        return KINDS[self.kind]
+
+    @property
     def kind(self) -> str:
         """The library."""
         return self.detector.partition(":")[0]
@@ -92,6 +99,14 @@ class DetectorConfig(TrainConfig):
             return BoxLoss(loss, reduction="none", **parameters)
         except (TypeError, ValueError) as error:
             raise ValueError(f"loss: {error}{others}") from error
+
+    def hash(self) -> str:
+        """The same for two configurations that lead to the same weights; a model in a file counts by its content."""
+        found = super().hash()
+        if not os.path.isfile(self.model):
+            return found
+        content = Path(self.model).read_bytes()
+        return hashlib.sha256(found.encode() + content).hexdigest()
 
     def absolute(self) -> DetectorConfig:
         found = super().absolute()

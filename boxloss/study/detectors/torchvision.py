@@ -60,7 +60,10 @@ def build(config: DetectorConfig, classes: int) -> nn.Module:
     for name in config.detector_options.keys() - names:  # torchvision passes over what it doesn't know
         hint = nearest(name, names) or f"known: {', '.join(sorted(names))}"
         raise ValueError(f"detector_options: {config.detector} has no {name}; {hint}")
-    model: nn.Module = BUILDERS[config.model](**own | config.detector_options)
+    try:
+        model: nn.Module = BUILDERS[config.model](**own | config.detector_options)
+    except Exception as error:  # torchvision's checks are of many kinds
+        raise ValueError(f"detector_options: {config.detector}: {type(error).__name__}: {error}") from error
     return model
 
 
@@ -103,10 +106,12 @@ class DetectorTrainer(Trainer):
         if self._attached:
             self._attached.detach()
         self._attached = attach(self.model, loss) if loss else None
-        hook = self.model.head.register_forward_hook(lambda module, given, outputs: raw.append(outputs[_BOX]))
-        (slope,) = torch.autograd.grad(self._losses(0, step, batch)[_BOX], raw)
+        # One output a scale; FCOS then cuts them off at 0, and what lies there has no gradient.
+        last = self.model.head.regression_head.bbox_reg
+        hook = last.register_forward_hook(lambda module, given, output: raw.append(output))
+        slopes = torch.autograd.grad(self._losses(0, step, batch)[_BOX], raw)
         hook.remove()
-        return float(torch.linalg.vector_norm(slope.double()))
+        return float(torch.linalg.vector_norm(torch.cat([slope.double().flatten() for slope in slopes])))
 
     def _detector(self) -> Detect:
         def found(batch: Batch) -> list[Detections]:

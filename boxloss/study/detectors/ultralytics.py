@@ -11,13 +11,14 @@ import itertools
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from ...boxes import convert
@@ -33,8 +34,15 @@ from ...training.setup import Data, read_data
 from ...yolo import Detections
 from .config import DetectorConfig, refuse_given
 
-_GIVEN = ("data", "epochs", "batch", "imgsz", "seed", "device", "project", "name", "exist_ok", "resume", "val", "model")
-"""Options of ultralytics that come from the configuration."""
+_GIVEN = (
+    *("data", "epochs", "batch", "imgsz", "seed", "device", "project", "name", "exist_ok", "save_dir", "resume", "val"),
+    *("model", "task", "mode", "cfg", "time", "fraction", "classes", "single_cls"),
+)
+"""Options of ultralytics that come from the configuration, or would be another training than it says."""
+_LEAST = 10
+"""Pixels of a side, below which ultralytics leaves an image out."""
+_LINKED = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
+_ORIENTATION = 0x0112  # of EXIF
 _BATCH = 32  # images of a prediction
 
 
@@ -42,6 +50,15 @@ def check(config: DetectorConfig, train: CocoImages) -> None:
     refuse_given(config.detector_options, _GIVEN)
     if config.input_size[0] != config.input_size[1]:
         raise ValueError(f"size: ultralytics trains on squares; expected one number, got {config.size}")
+    small = [record for record in train.records if min(record["width"], record["height"]) < _LEAST]
+    if small:
+        name = small[0]["file_name"]
+        raise ValueError(
+            f"{name}: ultralytics leaves images below {_LEAST} pixels out; expected none, got {len(small)}"
+        )
+    weights = config.detector_options.get("pretrained")
+    if isinstance(weights, str) and not os.path.isfile(weights):
+        raise FileNotFoundError(f"detector_options: pretrained: no file {weights}, and nothing is downloaded")
     model = yolo(config)
     if model.task != "detect":
         raise ValueError(f"detector: expected a model that detects upright boxes, got {config.detector}: {model.task}")
@@ -59,20 +76,24 @@ def train(config: DetectorConfig, folder: Path) -> dict[str, Any]:
     data = read_data(config, report.progress)
     keep_annotations(folder, data)
     weights, gain = _train(config, data, folder / "ultralytics")
-    found = predict(config, weights, data.val)
+    images = sorted((folder / "ultralytics/data/images/val").iterdir())
+    found = predict(config, weights, data.val, images)
     add_metrics(folder, {"epoch": config.epochs - 1, "iou": None, "gain": gain})
     return keep_detections(folder, data.val, found, pictures=False)
 
 
 def _train(config: DetectorConfig, data: Data, scratch: Path) -> tuple[Path, float]:
     """The file of the last epoch's weights, and the gain of the box term."""
+    scratch = scratch.resolve()  # a relative one ultralytics would look for in a folder of its own
     shutil.rmtree(scratch, ignore_errors=True)  # of a trial that was cut off
+    if {"'", '"'} & set(str(scratch)):
+        raise ValueError(f"{scratch}: ultralytics loses quotes in paths; expected a folder without any")
     yaml = write_yolo(scratch / "data", {"train": data.train, "val": data.val})
     model = yolo(config)
     loss = config.box_loss(config.loss, config.loss_parameters)
     if loss:
         attach(model, loss)
-    start = Start(config)
+    start = Start(config, len(data.train))
     model.add_callback("on_train_start", start)
     fixed: dict[str, Any] = {"val": False, "plots": False, "verbose": False, "workers": 0, "amp": False}
     model.train(
@@ -94,15 +115,29 @@ def _device(config: DetectorConfig) -> str | None:
     return None if config.device == "auto" else config.device
 
 
-def predict(config: DetectorConfig, weights: Path, images: CocoImages) -> list[dict[str, Any]]:
-    """COCO results, by the weights of the last epoch: which epoch is best is not for the validation images to say."""
+def predict(config: DetectorConfig, weights: Path, images: CocoImages, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """COCO results, by the weights of the last epoch: which epoch is best is not for the validation images to say.
+
+    Args:
+        files: the images as ultralytics was given them.
+    """
     from ultralytics import YOLO
 
+    model = YOLO(weights)
+    found = []
+    for first in range(0, len(files), _BATCH):  # of a list ultralytics makes one batch
+        results = _predicted(model, files[first : first + _BATCH], config)
+        for record, result in zip(images.records[first : first + _BATCH], results, strict=True):
+            boxes = result.boxes.cpu()
+            detections = Detections(boxes.xyxy.double(), boxes.conf, boxes.cls.long())
+            found += coco_results(detections, record, images.annotations.category_ids)
+    return found
+
+
+def _predicted(model: Any, files: Sequence[Path], config: DetectorConfig) -> Any:
     how = config.detect
-    results = YOLO(weights).predict(
-        [str(images.path(k)) for k in range(len(images))],
-        stream=True,
-        batch=_BATCH,
+    return model.predict(
+        [str(file) for file in files],
         imgsz=config.input_size[0],
         conf=how.score_threshold,
         iou=how.iou_threshold,
@@ -110,12 +145,6 @@ def predict(config: DetectorConfig, weights: Path, images: CocoImages) -> list[d
         device=_device(config),
         verbose=False,
     )
-    found = []
-    for record, result in zip(images.records, results, strict=True):
-        boxes = result.boxes.cpu()
-        detections = Detections(boxes.xyxy.double(), boxes.conf, boxes.cls.long())
-        found += coco_results(detections, record, images.annotations.category_ids)
-    return found
 
 
 def write_yolo(folder: Path, parts: Mapping[str, CocoImages]) -> Path:
@@ -128,16 +157,12 @@ def write_yolo(folder: Path, parts: Mapping[str, CocoImages]) -> Path:
             (making / "labels" / part).mkdir(parents=True)
             lines = _label_lines(images)
             for k in range(len(images)):
-                path = images.path(k)
-                place = making / "images" / part / f"{k:06d}{path.suffix.lower()}"
-                if _ends_as_jpeg(path):
-                    place.symlink_to(path.resolve())
-                else:
-                    shutil.copyfile(path, place)  # ultralytics would mend the user's file
-                (making / "labels" / part / f"{k:06d}.txt").write_text("".join(lines[k]))
-        names = dict(enumerate(next(iter(parts.values())).annotations.categories))
+                _give_image(images.path(k), making / "images" / part / f"{k:09d}")
+                (making / "labels" / part / f"{k:09d}.txt").write_text("".join(lines[k]))
+        # Not the categories' own names, for whose letters ultralytics might look for a font on the network.
+        names = {k: f"class {k}" for k in range(len(next(iter(parts.values())).annotations.categories))}
         text = {"path": str(folder.resolve()), "train": "images/train", "val": "images/val", "names": names}
-        (making / "data.yaml").write_text(yaml.safe_dump(text, allow_unicode=True))
+        (making / "data.yaml").write_text(yaml.safe_dump(text, allow_unicode=True), encoding="utf-8")
     return folder / "data.yaml"
 
 
@@ -161,11 +186,21 @@ def _label_lines(images: CocoImages) -> list[list[str]]:
     return found
 
 
-def _ends_as_jpeg(path: Path) -> bool:
-    """Or is no JPEG at all."""
-    if path.suffix.lower() not in (".jpg", ".jpeg"):
-        return True
-    with path.open("rb") as file:
+def _give_image(path: Path, place: Path) -> None:
+    """A link to an image; or, where ultralytics would pass it over, turn it or mend it, a PNG of what boxloss reads.
+
+    ultralytics goes by the suffix, turns an image as its EXIF says, and rewrites a JPEG that lacks its end: the user's.
+    """
+    with Image.open(path) as image:
+        plain = path.suffix.lower() in _LINKED.get(str(image.format), ()) and image.getexif().get(_ORIENTATION, 1) == 1
+        if plain and (image.format != "JPEG" or _ends(path)):
+            place.with_suffix(path.suffix.lower()).symlink_to(path.resolve())
+        else:
+            Image.fromarray(np.asarray(image.convert("RGB"))).save(place.with_suffix(".png"))
+
+
+def _ends(jpeg: Path) -> bool:
+    with jpeg.open("rb") as file:
         file.seek(-2, os.SEEK_END)
         return file.read() == b"\xff\xd9"
 
@@ -173,10 +208,12 @@ def _ends_as_jpeg(path: Path) -> bool:
 class Start:
     """Before the first step: the number of threads, and the gain of the box term."""
 
-    def __init__(self, config: DetectorConfig) -> None:
-        self.config, self.gain = config, config.gain
+    def __init__(self, config: DetectorConfig, images: int) -> None:
+        self.config, self.images, self.gain = config, images, config.gain
 
     def __call__(self, trainer: Any) -> None:
+        if len(trainer.train_loader.dataset) != self.images:
+            raise ValueError(f"ultralytics took {len(trainer.train_loader.dataset)} of {self.images} training images")
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         if self.config.match.loss is not None:
@@ -250,8 +287,9 @@ def yolo(config: DetectorConfig) -> Any:
         return YOLO(config.model)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"detector: {config.detector}: {_first_line(error)}") from error
-    except NotImplementedError as error:  # of RT-DETR, for one
-        raise ValueError(f"detector: {config.detector} is none that YOLO can train: {_first_line(error)}") from error
+    except Exception as error:  # a bad YAML fails in many ways, RT-DETR's in one
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(f"detector: {config.detector} is none that YOLO can train: {what}") from error
 
 
 def _first_line(error: Exception) -> str:
