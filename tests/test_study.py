@@ -242,7 +242,7 @@ def test_the_report_is_one_file_and_says_everything(undisturbed, data):
     assert "@import" not in page
     for text in ("Not testable with 2 seeds", "it cannot be significant", "Losses, gains and time"):
         assert text in page
-    for text in (f"boxloss compare {undisturbed}/study.yaml", "units of:\npixel.", torch.__version__.split("+")[0]):
+    for text in (f"boxloss compare {undisturbed}/study.yaml", "units of: pixel.", torch.__version__.split("+")[0]):
         assert text in page
     for name in ("ciou", "darknet"):
         assert f"<th>{name}</th>" in page
