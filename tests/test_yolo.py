@@ -9,7 +9,18 @@ import torch
 import torch.multiprocessing
 
 from boxloss import LOSSES, BoxLoss
-from boxloss.yolo import DARKNET_ANCHORS, Grid, TinyYolo, Truths, YoloLoss, assign, ignored, kmeans_anchors, shape_iou
+from boxloss.yolo import (
+    DARKNET_ANCHORS,
+    Grid,
+    TinyYolo,
+    Truths,
+    YoloLoss,
+    assign,
+    detect,
+    ignored,
+    kmeans_anchors,
+    shape_iou,
+)
 
 SIZE = (96, 128)  # height, width of the network's input
 CLASSES = 3
@@ -267,6 +278,52 @@ def test_paper_coordinates_and_smoothing_and_focal():
     p = chosen[5:].sigmoid()
     by_hand = -0.25 * (1 - p[1]) ** 2 * p[1].log() - 0.75 * sum(p[c] ** 2 * (1 - p[c]).log() for c in (0, 2))
     torch.testing.assert_close(focal, by_hand)
+    softmax = YoloLoss(GRID, classification="softmax", reduction="sum")(raw, truth, SIZE).classification
+    torch.testing.assert_close(softmax, -chosen[5:].log_softmax(0)[1])
+    softened = YoloLoss(GRID, classification="softmax", label_smoothing=0.3, reduction="sum")
+    shares = torch.tensor([0.1, 0.8, 0.1], dtype=torch.float64)
+    torch.testing.assert_close(softened(raw, truth, SIZE).classification, -(shares * chosen[5:].log_softmax(0)).sum())
+
+
+@pytest.mark.parametrize("classification", ["bce", "focal", "softmax"])
+def test_class_weights(classification):
+    """Of softmax the weight of the right class; else each class has its own."""
+    raw, truth = outputs(), truths([[40.0, 40, 70, 65], [10, 10, 30, 30]], labels=[1, 2], images=[0, 0])
+
+    def term(weight):
+        chosen = YoloLoss(GRID, classification=classification, class_weight=weight, reduction="sum")
+        return chosen(raw, truth, SIZE).classification
+
+    torch.testing.assert_close(term([1.0, 1, 1]), term(None))
+    torch.testing.assert_close(term(torch.tensor([2, 2, 2])), 2 * term(None))
+    parts = [term([float(k == c) for k in range(3)]) for c in range(3)]
+    torch.testing.assert_close(sum(parts), term(None))
+    assert (parts[0] == 0) == (classification == "softmax")
+    assert not YoloLoss(GRID, class_weight=[1.0, 2, 3]).state_dict()
+    with pytest.raises(ValueError, match="class_weight: expected 3 finite numbers >= 0"):
+        term([1.0, -1, 1])
+    with pytest.raises(ValueError, match="class_weight: expected 3"):
+        term([1.0, 1])
+
+
+def test_a_prediction_for_truths_of_two_classes_shares_them():
+    raw = outputs()
+    truth = truths([[40.0, 40, 70, 65]] * 2, labels=[1, 2], images=[0, 0])
+    (_, coarse) = assign(GRID, GRID.split(raw), SIZE, truth)
+    assert coarse.classes.tolist() == [[0, 1, 1]]
+    chosen = GRID.split(raw)[1][coarse.image, coarse.anchor, coarse.row, coarse.column][0]
+    softmax = YoloLoss(GRID, classification="softmax", reduction="sum")(raw, truth, SIZE).classification
+    torch.testing.assert_close(softmax, -chosen[5:].log_softmax(0)[1:].mean())
+
+
+def test_detections_of_softmax():
+    raw = outputs()
+    found = detect(GRID, raw, SIZE, score_threshold=0.0, iou_threshold=1.0, limit=10_000, classification="softmax")
+    scores = sum(float(one.score.sum()) for one in found)
+    objectness = sum(part[..., 4].detach().sigmoid().sum().item() for part in GRID.split(raw))
+    assert scores == pytest.approx(objectness)  # the classes of a prediction share it
+    with pytest.raises(ValueError, match="classification: expected 'sigmoid' or 'softmax'"):
+        detect(GRID, raw, SIZE, classification="bce")
 
 
 @pytest.mark.parametrize("coordinates", ["darknet", "paper", "ciou", "l1"])

@@ -84,7 +84,7 @@ class Terms:
         box_unit: pixel, cell or image.
         reduction: sum, batch or positives.
         objectness: one or iou.
-        classification: bce or focal.
+        classification: bce, focal or softmax.
         ignore_threshold: IoU above which a prediction that is no positive is not told that it is wrong.
         label_smoothing: classes become 1 - e/2 and e/2.
         gains: factors of xy, wh, box, objectness, classification; 1 where not given.

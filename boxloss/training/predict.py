@@ -30,6 +30,7 @@ def of_outputs(outputs: Callable[[Batch], list[Tensor]], grid: Grid, config: Tra
         score_threshold=how.score_threshold,
         iou_threshold=how.iou_threshold,
         limit=how.limit,
+        classification="softmax" if config.terms.classification == "softmax" else "sigmoid",
     )
 
 

@@ -32,10 +32,11 @@ def detect(
     score_threshold: float = 0.01,
     iou_threshold: float = 0.5,
     limit: int = 100,
+    classification: str = "sigmoid",
 ) -> list[Detections]:
     """The detections of each image of a batch.
 
-    Every class of a prediction counts on its own, as the classes are independent; of boxes of one class that overlap by
+    Every class of a prediction counts on its own; of boxes of one class that overlap by
     more than ``iou_threshold`` the best stays (torchvision's ``batched_nms``).
 
     Args:
@@ -43,11 +44,15 @@ def detect(
         size: height and width of the network's input in pixels.
         score_threshold: lower scores are dropped.
         limit: the most detections of an image.
+        classification: how a score is made of the class outputs: ``"sigmoid"``, each on its own, or ``"softmax"``.
     """
+    if classification not in ("sigmoid", "softmax"):
+        raise ValueError(f"classification: expected 'sigmoid' or 'softmax', got {classification!r}")
     raws = grid.split(outputs)
     boxes = torch.cat([box.flatten(1, 3) for box in grid.decode_all(raws, size)], 1)
     raw = torch.cat([raw.flatten(1, 3) for raw in raws], 1)
-    scores = raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()
+    classes = raw[..., 5:].sigmoid() if classification == "sigmoid" else raw[..., 5:].softmax(-1)
+    scores = raw[..., 4:5].sigmoid() * classes
     edge = boxes.new_tensor([size[1], size[0]]).repeat(2)
     boxes = torch.minimum(boxes.clamp(min=0.0), edge)
     found = []

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torchvision.ops
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
+from ..classification import cross_entropy_loss, focal_loss
 from ..distributed import mean_count, world_size
 from ..losses import similarity
 from ..modules import BoxLoss
@@ -19,6 +19,7 @@ from .grid import Grid, strides
 
 REDUCTIONS = ("sum", "batch", "positives")
 BOX_UNITS = ("pixel", "cell", "image")
+CLASSIFICATIONS = ("bce", "focal", "softmax")
 
 
 class YoloTerms(NamedTuple):
@@ -59,9 +60,11 @@ class YoloLoss(torch.nn.Module):
         reduction: ``"sum"`` (Darknet), ``"batch"`` (over the images) or ``"positives"`` (over their number, of all
             processes).
         objectness: what the objectness of a positive should be: ``"one"``, or the ``"iou"`` of its box.
-        classification: ``"bce"``, or ``"focal"`` with α = ¼ and γ = 2.
+        classification: ``"bce"``, or ``"focal"`` with α = ¼ and γ = 2: each class on its own; or ``"softmax"``: one of
+            them, for `detect` with ``classification="softmax"``.
+        class_weight: a factor of each class, ``(C,)``, such as `boxloss.classification.class_weights` gives.
         ignore_threshold: IoU above which a prediction that is no positive is not told that it is wrong.
-        label_smoothing: classes become 1 − ε/2 and ε/2.
+        label_smoothing: classes become 1 − ε/2 and ε/2; of softmax 1 − ε + ε/C and ε/C.
         gains: factors of the terms: ``xy``, ``wh``, ``box``, ``objectness``, ``classification``; 1 where not given.
 
     Raises:
@@ -79,6 +82,7 @@ class YoloLoss(torch.nn.Module):
         reduction: str = "batch",
         objectness: str = "one",
         classification: str = "bce",
+        class_weight: Tensor | Sequence[float] | None = None,
         ignore_threshold: float = 0.7,
         label_smoothing: float = 0.0,
         gains: dict[str, float] | None = None,
@@ -87,7 +91,7 @@ class YoloLoss(torch.nn.Module):
         _one_of("box_unit", box_unit, BOX_UNITS)
         _one_of("reduction", reduction, REDUCTIONS)
         _one_of("objectness", objectness, ("one", "iou"))
-        _one_of("classification", classification, ("bce", "focal"))
+        _one_of("classification", classification, CLASSIFICATIONS)
         if not 0 <= ignore_threshold <= 1:
             raise ValueError(f"ignore_threshold: expected a number in [0, 1], got {ignore_threshold!r}")
         if not 0 <= label_smoothing < 1:
@@ -97,6 +101,8 @@ class YoloLoss(torch.nn.Module):
             _one_of("gains", name, terms)
             if not 0 <= gain < math.inf:
                 raise ValueError(f"gains: expected a finite number >= 0 for {name}, got {gain!r}")
+        self.class_weight: Tensor | None
+        self.register_buffer("class_weight", _class_weight(class_weight, grid.num_classes), persistent=False)
         self.grid = grid
         self.box_unit = box_unit
         self.reduction = reduction
@@ -172,9 +178,18 @@ class YoloLoss(torch.nn.Module):
         return total
 
     def _classification(self, chosen: _Chosen) -> Tensor:
+        logits, weight = chosen.raw[:, 5:], self.class_weight
+        if self.classification == "softmax":
+            share = chosen.classes / chosen.classes.sum(1, keepdim=True)  # one that answers for truths of two classes
+            weight = None if weight is None else weight.to(logits.dtype)
+            return cross_entropy_loss(
+                logits, share, class_weight=weight, label_smoothing=self.label_smoothing, reduction="sum"
+            )
         smooth = chosen.classes * (1 - self.label_smoothing) + self.label_smoothing / 2
-        function = F.binary_cross_entropy_with_logits if self.classification == "bce" else _focal
-        return function(chosen.raw[:, 5:], smooth, reduction="sum")
+        function = F.binary_cross_entropy_with_logits if self.classification == "bce" else focal_loss
+        if weight is None:
+            return function(logits, smooth, reduction="sum")
+        return (weight * function(logits, smooth, reduction="none")).sum()
 
     def _divisor(self, images: int, positives: int, like: Tensor) -> Tensor | float:
         """With the gradients averaged over processes, as DistributedDataParallel does, that of the joined batch."""
@@ -222,9 +237,13 @@ def _choose(grid: Grid, raws: list[Tensor], found: list[Positives], size: tuple[
     return _Chosen(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def _focal(logits: Tensor, wanted: Tensor, reduction: str) -> Tensor:
-    loss: Tensor = torchvision.ops.sigmoid_focal_loss(logits, wanted, reduction=reduction)
-    return loss
+def _class_weight(given: Tensor | Sequence[float] | None, classes: int) -> Tensor | None:
+    if given is None:
+        return None
+    weight = torch.as_tensor(given, dtype=torch.float32)
+    if weight.shape != (classes,) or not (weight.isfinite() & (weight >= 0)).all():
+        raise ValueError(f"class_weight: expected {classes} finite numbers >= 0, got {weight.tolist()}")
+    return weight
 
 
 def _each(loss: str | BoxLoss) -> BoxLoss:
