@@ -10,6 +10,7 @@ from .losses import (
     cdiou_loss,
     ciou_loss,
     define,
+    dice_box_loss,
     diou_loss,
     eiou_loss,
     find_loss,
@@ -23,11 +24,13 @@ from .losses import (
     similarity,
     smooth_l1_loss,
     squared_iou_loss,
+    tversky_box_loss,
 )
 from .modules import (
     BoxLoss,
     CDIoULoss,
     CIoULoss,
+    DiceBoxLoss,
     DIoULoss,
     EIoULoss,
     FocalEIoULoss,
@@ -38,6 +41,7 @@ from .modules import (
     LogIoULoss,
     SmoothL1Loss,
     SquaredIoULoss,
+    TverskyBoxLoss,
 )
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "CDIoULoss",
     "CIoULoss",
     "DIoULoss",
+    "DiceBoxLoss",
     "EIoULoss",
     "FocalEIoULoss",
     "GIoULoss",
@@ -56,12 +61,14 @@ __all__ = [
     "Loss",
     "SmoothL1Loss",
     "SquaredIoULoss",
+    "TverskyBoxLoss",
     "__version__",
     "boxes",
     "cdiou",
     "cdiou_loss",
     "ciou_loss",
     "define",
+    "dice_box_loss",
     "diou_loss",
     "eiou_loss",
     "find_loss",
@@ -76,5 +83,6 @@ __all__ = [
     "similarity",
     "smooth_l1_loss",
     "squared_iou_loss",
+    "tversky_box_loss",
     "validate_boxes",
 ]

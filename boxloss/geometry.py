@@ -182,6 +182,26 @@ class BoxPair:
         close, share = self._smaller_share
         return torch.where(close, share, 1.0 - share)
 
+    def tversky_loss(self, too_much: float, missing: float) -> Tensor:
+        """1 − I/(I + too_much · |p∖t| + missing · |t∖p|), in [0, 1]; 1 where both boxes are empty."""
+        pred_width, pred_height = self._pred_sides.unbind(0)
+        target_width, target_height = self._target_sides.unbind(0)
+        intersection, apart = self._intersection, self._apart
+        (pred_x, pred_y), (target_x, target_y) = (lengths.unbind(0) for lengths in self._outside)
+        shared_width, _ = self._shared_sides.unbind(0)
+        # As for the union: the outside lengths hold where the boxes overlap, the areas where they do not.
+        pred_outside = pred_x * pred_height + shared_width * pred_y
+        target_outside = target_x * target_height + shared_width * target_y
+        pred_area, target_area = pred_width * pred_height, target_width * target_height
+        pred_outside = torch.where(apart, pred_area - intersection, pred_outside)
+        target_outside = torch.where(apart, target_area - intersection, target_outside)
+        outside = too_much * pred_outside + missing * target_outside
+        # Of equal boxes the mean of the slopes on both sides is not 0 where the weights differ; 0 lies between them.
+        outside = outside.masked_fill(outside == 0.0, 0.0)
+        less = outside < intersection
+        share = ratio(torch.where(less, outside, intersection), intersection + outside)
+        return torch.where(less, share, 1.0 - share)
+
     @_lazy
     def next_to_0(self) -> Tensor:
         """Where I/U is below 2^-31 in float32 and 2^-255 in float64 (bool).

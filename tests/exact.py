@@ -249,6 +249,15 @@ def giou(g: Geometry) -> Number:
     return g.iou_loss + over(hull - g.union, hull)
 
 
+def tversky_box(g: Geometry, alpha: float = 0.3, beta: float = 0.7) -> Number:
+    too_much, missing = g.wp * g.hp - g.inter, g.wt * g.ht - g.inter
+    return 1 - over(g.inter, g.inter + mpf(alpha) * too_much + mpf(beta) * missing)
+
+
+def dice_box(g: Geometry) -> Number:
+    return 1 - over(2 * g.inter, g.wp * g.hp + g.wt * g.ht)
+
+
 def diou(g: Geometry) -> Number:
     return g.diou_loss
 
@@ -288,6 +297,8 @@ LOSSES: dict[str, Callable[..., Number]] = {
     "log_iou": log_iou,
     "squared_iou": squared_iou,
     "giou": giou,
+    "tversky_box": tversky_box,
+    "dice_box": dice_box,
     "diou": diou,
     "ciou": ciou,
     "eiou": eiou,

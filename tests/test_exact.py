@@ -75,6 +75,8 @@ def test_the_reference_agrees_with_sums_by_hand():
         "log_iou": mp.log(2),
         "squared_iou": mpf(3) / 4,
         "giou": mpf(1) / 2,
+        "tversky_box": 1 - mpf(4) / (4 + mpf(0.3) * 4),
+        "dice_box": 1 - mpf(8) / 12,
         "diou": mpf(1) / 2,
         "ciou": mpf(1) / 2 + v * v / (mpf(1) / 2 + v),
         "eiou": eiou,

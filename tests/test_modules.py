@@ -176,3 +176,15 @@ def test_unit_aspect_gradient_is_the_exact_one_times_the_squared_diagonal():
         slopes.append(torch.autograd.grad(value.sum(), pred)[0])
     assert torch.equal(*values)
     torch.testing.assert_close(slopes[1], 25 * slopes[0])  # w² + h² = 9 + 16
+
+
+def test_tversky_of_boxes_holds_iou_and_dice(batch):
+    """alpha = beta = 1 is IoU, 1/2 is Dice, and Dice is 2 IoU/(1 + IoU)."""
+    tversky, dice = LOSSES["tversky_box"].function, LOSSES["dice_box"].function
+    torch.testing.assert_close(tversky(*batch, alpha=1.0, beta=1.0), iou_loss(*batch))
+    assert torch.equal(tversky(*batch, alpha=0.5, beta=0.5), dice(*batch))
+    iou = 1 - iou_loss(*batch)
+    torch.testing.assert_close(dice(*batch), 1 - 2 * iou / (1 + iou))
+    large, small = torch.tensor([0.0, 0, 4, 4]), torch.tensor([0.0, 0, 2, 4])
+    assert tversky(large, small) == pytest.approx(1 - 8 / (8 + 0.3 * 8))  # too much
+    assert tversky(small, large) == pytest.approx(1 - 8 / (8 + 0.7 * 8))  # too little

@@ -7,7 +7,7 @@ from ._parameters import NonNegative, UpToOne
 # The order of the families is the order of LOSSES and of every table.
 # isort: off
 from .coordinate import l1_loss, l2_loss, smooth_l1_loss
-from .overlap import giou_loss, iou_loss, log_iou_loss, squared_iou_loss
+from .overlap import dice_box_loss, giou_loss, iou_loss, log_iou_loss, squared_iou_loss, tversky_box_loss
 from .distance import cdiou, cdiou_loss, ciou_loss, diou_loss, eiou_loss
 from .focused import focal_eiou_loss
 # isort: on
@@ -22,6 +22,7 @@ __all__ = [
     "cdiou_loss",
     "ciou_loss",
     "define",
+    "dice_box_loss",
     "diou_loss",
     "eiou_loss",
     "find_loss",
@@ -35,4 +36,5 @@ __all__ = [
     "similarity",
     "smooth_l1_loss",
     "squared_iou_loss",
+    "tversky_box_loss",
 ]

@@ -22,6 +22,7 @@ class Domain:
 
 
 NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
+UpToThousand = Annotated[float, Domain("in (0, 1000]", lambda x: 0 < x <= 1000)]
 UpToOne = Annotated[float, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
 
 

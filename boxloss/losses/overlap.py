@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..geometry import BoxPair
 from ._define import define
-from ._parameters import UpToOne
+from ._parameters import UpToOne, UpToThousand
 
 
 @define(source="", bounds=(0, 1))
@@ -109,3 +109,52 @@ def giou_loss(pair: BoxPair) -> Tensor:
     tensor(1.0794)
     """
     return pair.iou_loss + pair.hull_excess
+
+
+@define(source="Salehi et al., MLMI 2017, arXiv:1706.05721, of box areas", bounds=(0, 1), symmetric=False)
+def tversky_box_loss(pair: BoxPair, *, alpha: UpToThousand = 0.3, beta: UpToThousand = 0.7) -> Tensor:
+    """Tversky index of the areas: what a box has too much and what it lacks weigh differently.
+
+        1 − I/(I + α|p∖t| + β|t∖p|)
+
+    I is the area of the boxes' intersection, p∖t what the prediction has too much, t∖p what it lacks. α = β = 1 is the
+    IoU loss, α = β = ½ the Dice loss.
+
+    Args:
+        {common}
+        alpha: α, the weight of what is too much.
+        beta: β, the weight of what is missing.
+
+    Returns:
+        ``(...)``, without unit, in [0, 1]. 0 where two boxes coincide; 1 where they do not overlap.
+
+    Raises:
+        {raises}
+
+    >>> tversky_box_loss(torch.tensor([0.0, 0, 4, 2]), torch.tensor([0.0, 0, 2, 4]))  # 1 - 4/(4 + 0.3 * 4 + 0.7 * 4)
+    tensor(0.5000)
+    """
+    return pair.tversky_loss(alpha, beta)
+
+
+@define(source="Milletari et al., V-Net, 3DV 2016, arXiv:1606.04797, of box areas", bounds=(0, 1))
+def dice_box_loss(pair: BoxPair) -> Tensor:
+    """Dice coefficient, or F1, of the areas.
+
+        1 − 2I/(|p| + |t|)
+
+    I is the area of the boxes' intersection, |p| and |t| are those of the boxes.
+
+    Args:
+        {common}
+
+    Returns:
+        ``(...)``, without unit, in [0, 1]. 0 where two boxes coincide; 1 where they do not overlap.
+
+    Raises:
+        {raises}
+
+    >>> dice_box_loss(torch.tensor([0.0, 0, 4, 2]), torch.tensor([0.0, 0, 2, 4]))  # 1 - 2 * 4/(8 + 8)
+    tensor(0.5000)
+    """
+    return pair.tversky_loss(0.5, 0.5)

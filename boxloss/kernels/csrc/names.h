@@ -1,6 +1,6 @@
 /* Made by `make kernels` from the formulas in boxloss/losses. */
 
-#define SOURCE "ac266966368de85c"
+#define SOURCE "f6b3a643c64cfb26"
 #define KERNELS(X) \
   X(l1) \
   X(l2) \
@@ -9,6 +9,8 @@
   X(log_iou) \
   X(squared_iou) \
   X(giou) \
+  X(tversky_box) \
+  X(dice_box) \
   X(diou) \
   X(ciou) \
   X(ciou_aspect_gradient_unit) \
