@@ -16,7 +16,6 @@ VARIANTS: list[Variant] = [
     ("smooth_l1", {"beta": 0.125}),
     ("log_iou", {"floor": 1e-3}),
     ("log_iou", {"floor": 0.75}),
-    ("tversky_box", {"alpha": 1.0, "beta": 1.0}),
     ("tversky_box", {"alpha": 2.5, "beta": 0.125}),
     ("ciou", {"gated": True}),
     ("ciou", {"differentiate_alpha": True}),
