@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
-from .losses._parameters import is_finite
+from .losses._parameters import check_not_negative, is_finite
 from .losses._reduce import check_reduction, reduce_pairs
 
 UNITS = {"nats": 1.0, "bits": math.log(2.0)}
@@ -142,7 +142,7 @@ def binary_cross_entropy_loss(
     _floats(logits, "logits")
     _same_shape(logits, target, "logits", "target")
     check_reduction(reduction, None)
-    _check_factor(positive_weight, "positive_weight")
+    check_not_negative(positive_weight=positive_weight)
     return reduce_pairs(_binary(logits, target.to(logits.dtype), positive_weight), reduction)
 
 
@@ -186,9 +186,9 @@ def focal_loss(
     """
     _floats(logits, "logits")
     check_reduction(reduction, None)
-    _check_factor(gamma, "gamma")
+    check_not_negative(gamma=gamma)
     if alpha is not None:
-        _check_factor(alpha, "alpha")
+        check_not_negative(alpha=alpha)
     if activation == "sigmoid":
         if class_weight is not None:
             raise ValueError("class_weight: of softmax; sigmoid takes alpha")
@@ -321,11 +321,6 @@ def _check_classes(logits: Tensor, target: Tensor, class_weight: Tensor | None) 
 
 def _without_classes(logits: Tensor) -> torch.Size:
     return logits.shape[:1] + logits.shape[2:]
-
-
-def _check_factor(value: float, name: str) -> None:
-    if not is_finite(value) or value < 0:
-        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
 
 
 def _unit(unit: str) -> float:

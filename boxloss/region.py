@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
-from .losses._parameters import is_finite
+from .losses._parameters import check_not_negative
 from .losses._reduce import check_reduction, reduce_pairs
 
 Activation = Literal["sigmoid", "softmax", "none"]
@@ -60,7 +60,7 @@ def dice_loss(
     m = _masks(pred, target, activation)
     if complement:
         m = _Masks(m.not_p, m.not_t, m.p, m.t)
-    _check_factors(smooth=smooth)
+    check_not_negative(smooth=smooth)
     if squared:
         apart = m.p * m.not_t - m.not_p * m.t  # p − t, with all digits near t = 1
         value = _share(_sum(apart * apart, per_image), _sum(m.p * m.p + m.t * m.t, per_image) + smooth)
@@ -101,7 +101,7 @@ def tversky_loss(
     tensor([[0.7500]])
     """
     masks = _masks(pred, target, activation)
-    _check_factors(alpha=alpha, beta=beta, smooth=smooth)
+    check_not_negative(alpha=alpha, beta=beta, smooth=smooth)
     return _reduced(_index(masks, alpha, beta, smooth, per_image), class_weight, reduction)
 
 
@@ -137,7 +137,7 @@ def focal_tversky_loss(
     tensor([[0.5625]])
     """
     masks = _masks(pred, target, activation)
-    _check_factors(alpha=alpha, beta=beta, smooth=smooth, gamma=gamma)
+    check_not_negative(alpha=alpha, beta=beta, smooth=smooth, gamma=gamma)
     if gamma == 0:
         raise ValueError("gamma: expected a finite number > 0, got 0")
     index = _index(masks, alpha, beta, smooth, per_image)
@@ -167,7 +167,7 @@ def jaccard_loss(
     tensor([[0.6667]])
     """
     masks = _masks(pred, target, activation)
-    _check_factors(smooth=smooth)
+    check_not_negative(smooth=smooth)
     return _reduced(_index(masks, 1.0, 1.0, smooth, per_image), class_weight, reduction)
 
 
@@ -228,12 +228,6 @@ def _reduced(value: Tensor, class_weight: Tensor | None, reduction: str) -> Tens
             raise ValueError(f"class_weight: expected ({value.shape[-1]},), got {tuple(class_weight.shape)}")
         value = value * class_weight
     return reduce_pairs(value, reduction)
-
-
-def _check_factors(**factors: float) -> None:
-    for name, value in factors.items():
-        if not is_finite(value) or value < 0:
-            raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
 
 
 def _kind(value: object) -> str:

@@ -104,6 +104,10 @@ def described(package: str, where: str, active: str, replaced: str) -> str:
     return f"boxloss in {package} {version_of(package)}, {where}: {active} in the place of {replaced}"
 
 
+def already_attached() -> ValueError:
+    return ValueError("model: a loss of boxloss is attached already; detach() it first")
+
+
 def check_signature(function: Callable[..., object], needed: Collection[str], package: str, supported: str) -> None:
     """See that a framework's function takes what an adapter gives and reads, by name.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modules import BoxLoss
-from ._attach import Attachment, LossLike, PerPair, attached, refuse_without_unit
+from ._attach import Attachment, LossLike, PerPair, already_attached, attached, refuse_without_unit
 
 REDUCTIONS = ("none", "mean", "sum")
 TERMS = ("loss_bbox", "loss_iou")
@@ -110,7 +110,7 @@ def attach(model: nn.Module, loss: LossLike, *, term: str = "loss_bbox") -> Atta
         )
     for name, head in heads.items():
         if isinstance(getattr(head, term), _Attached):
-            raise ValueError("model: a loss of boxloss is attached already; detach() it first")
+            raise already_attached()
         if term == "loss_bbox" and getattr(head, "reg_decoded_bbox", True) is False:
             refuse_without_unit(found, f"{name}, with reg_decoded_bbox=False, compares deltas, which are no boxes")
         if term == "loss_bbox" and hasattr(head, "loss_iou"):

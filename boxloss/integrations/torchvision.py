@@ -17,7 +17,7 @@ from torchvision.models.detection.retinanet import RetinaNetRegressionHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from ._attach import Attachment, LossLike, PerPair, attached, check_signature, refuse_without_unit
+from ._attach import Attachment, LossLike, PerPair, already_attached, attached, check_signature, refuse_without_unit
 
 PARTS = ("rpn", "box_head")
 """Where an R-CNN has a box loss."""
@@ -53,7 +53,7 @@ def attach(
     heads = _heads(model, parts)
     for head, mixin in heads:
         if isinstance(head, _Replaced):
-            raise ValueError("model: a loss of boxloss is attached already; detach() it first")
+            raise already_attached()
         mixin.check(head, found, space)
     replaced = " and ".join(dict.fromkeys(mixin.own(head) for head, mixin in heads))
     before = [type(head) for head, _ in heads]

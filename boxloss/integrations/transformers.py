@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..boxes import convert
-from ._attach import Attachment, LossLike, PerPair, attached, check_signature
+from ._attach import Attachment, LossLike, PerPair, already_attached, attached, check_signature
 
 TERMS = {"giou": "loss_giou", "l1": "loss_bbox"}
 """The two box terms, and what the criterion calls them."""
@@ -47,7 +47,7 @@ def attach(model: nn.Module, loss: LossLike, *, term: str = "giou") -> Attachmen
         )
     stock = model.loss_function
     if isinstance(stock, LossFunction):
-        raise ValueError("model: a loss of boxloss is attached already; detach() it first")
+        raise already_attached()
     if not isinstance(stock, types.FunctionType) or not _criterions(stock):
         raise TypeError(
             "model: expected one of transformers' detectors, such as DetrForObjectDetection, got"

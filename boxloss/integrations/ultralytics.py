@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._attach import Attachment, LossLike, PerPair, check_signature, described
+from ._attach import Attachment, LossLike, PerPair, already_attached, check_signature, described
 
 UNITS = ("px", "grid")
 SUPPORTED = "8.4, and 8.3 with units='grid'"
@@ -45,7 +45,7 @@ def attach(model: Any, loss: LossLike, *, units: str | None = None) -> Attachmen
         raise TypeError(f"model: expected a YOLO or a trainer of ultralytics, got {type(model).__name__}")
     _check_task(model)
     if any(isinstance(known, Callback) for known in model.callbacks.get(_EVENT, ())):
-        raise ValueError("model: a loss of boxloss is attached already; detach() it first")
+        raise already_attached()
     callback = Callback(found, units or default_units(found))
     model.add_callback(_EVENT, callback)
 

@@ -65,6 +65,13 @@ class Parameter:
             raise ValueError(f"{self.name}: expected {self.accepts}, got {value!r}")
 
 
+def check_not_negative(**values: Any) -> None:
+    """Refuse what is no finite number >= 0, by name."""
+    for name, value in values.items():
+        if not is_finite(value) or value < 0:
+            raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
 

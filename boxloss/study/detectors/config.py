@@ -58,8 +58,6 @@ class DetectorConfig(TrainConfig):
                     f"train.{name}: it is of boxloss's own detector, and {detector} has another; expected it not to be"
                     " given (detector_options: what the library calls it)"
                 )
-        if base.network.freeze:
-            raise ValueError("train.network.freeze: of boxloss's own detector; expected it not to be given")
         values = {known.name: getattr(base, known.name) for known in fields(TrainConfig)}
         return cls(**values | {"loss": OWN}, detector=detector, detector_options=dict(options))
 
@@ -107,11 +105,6 @@ class DetectorConfig(TrainConfig):
             return found
         content = Path(self.model).read_bytes()
         return hashlib.sha256(found.encode() + content).hexdigest()
-
-    def absolute(self) -> DetectorConfig:
-        found = super().absolute()
-        assert isinstance(found, DetectorConfig)
-        return found
 
 
 def absolute_detector(detector: str) -> str:
