@@ -45,6 +45,27 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return numerator.masked_fill(zero, 0.0) / denominator.masked_fill(zero, 1.0)
 
 
+def log_excess(x: Tensor) -> Tensor:
+    """x − ln(1 + x) of x > −1, with the digits that the difference loses next to 0."""
+    far = (x - 0.25).abs() >= 0.75
+    # ln(1 + x) is 2s + 2s³/3 + 2s⁵/5 + … with s = x/(2 + x), and x − 2s is sx.
+    near = x.masked_fill(far, 0.0)
+    s = near / (near + 2.0)
+    square = s * s
+    series = square * (1.0 / 39.0) + 1.0 / 37.0
+    for odd in range(35, 1, -2):
+        series = series * square + 1.0 / odd
+    of_near = s * (near - 2.0 * square * series)
+    beyond = x.masked_fill((x - 0.25).abs() < 0.75, 0.0)
+    return torch.where(far, beyond - beyond.log1p(), of_near)
+
+
+def one_minus_exp(x: Tensor) -> Tensor:
+    """1 − e^(−x) of x >= 0, with the digits of a small value and those of a small slope."""
+    small = x < 0.6875
+    return torch.where(small, -(-x.masked_fill(~small, 0.0)).expm1(), 1.0 - (-x).exp())
+
+
 def joint_shape(first: torch.Size, second: torch.Size) -> torch.Size:
     """Of what pairs up: each size is that of the two which is not 1."""
     return torch.Size(q if p == 1 else p for p, q in zip(first, second, strict=True))
@@ -74,9 +95,23 @@ class BoxPair:
     @_lazy
     def difference(self) -> Tensor:
         """pred − target, coordinate by coordinate, ``(4, ...)``; NaN where either is not finite."""
-        # inf * 0 is NaN and anything finite * 0 is 0; plain inf - 1 would stay infinite.
-        not_finite = self._pred.detach() * 0.0 + self._target.detach() * 0.0
-        return (self._pred - self._target + not_finite).flatten(0, 1)
+        return (self._pred - self._target + self._not_finite).flatten(0, 1)
+
+    def difference_over(self, length: float) -> Tensor:
+        """The same over a length, finite where only the difference would not be."""
+        _, _, factor = self._not_huge
+        return (self._own_shifts / length / factor).flatten(0, 1)
+
+    @_lazy
+    def _own_shifts(self) -> Tensor:
+        """The same times the factor of `_not_huge`, ``(2 edges, 2 axes, ...)``."""
+        pred, target, _ = self._not_huge
+        return pred - target + self._not_finite
+
+    @_lazy
+    def _not_finite(self) -> Tensor:
+        """NaN where a coordinate of either is not finite, else 0: added to a difference, since inf - 1 is infinite."""
+        return self._pred.detach() * 0.0 + self._target.detach() * 0.0
 
     @_lazy
     def _scale(self) -> Tensor:
@@ -203,6 +238,15 @@ class BoxPair:
         return torch.where(less, share, 1.0 - share)
 
     @_lazy
+    def log_iou(self) -> Tensor:
+        """ln(I/U), held constant where I/U is next to 0, and there at least the logarithm of the smallest number."""
+        # Near 1 the digits are in 1 − IoU, else in IoU. The bounds keep the branch that isn't taken finite.
+        iou = torch.where(self.next_to_0, self.iou.detach(), self.iou)
+        far = iou.clamp(min=torch.finfo(iou.dtype).tiny).log()
+        near = (-self.iou_loss.clamp(max=0.5)).log1p()
+        return torch.where(self.iou > 0.5, near, far)
+
+    @_lazy
     def next_to_0(self) -> Tensor:
         """Where I/U is below 2^-31 in float32 and 2^-255 in float64 (bool).
 
@@ -224,6 +268,82 @@ class BoxPair:
         share = ratio(torch.where(self._apart, union, corners), hull)
         return torch.where(self._apart & (hull > 0.0), 1.0 - share, share)
 
+    def inner(self, ratio: float) -> BoxPair:
+        """Both boxes with their sides times ``ratio``, about their own centers; for areas, in the scaled unit."""
+        pred_low, pred_high, target_low, target_high = self._edges
+        # From the differences of the boxes as they are: new corners would be rounded to their distance from the origin.
+        pred, target = (pred_high - pred_low) * ratio, (target_high - target_low) * ratio
+        same, other = 0.5 + 0.5 * ratio, 0.5 - 0.5 * ratio
+        low = same * self._low_shift + other * self._high_shift
+        high = other * self._low_shift + same * self._high_shift
+        inner = BoxPair.__new__(BoxPair)
+        inner.__dict__ |= {
+            "_pred": self._pred,
+            "_target": self._target,
+            "_low_shift": low,
+            "_high_shift": high,
+            "_pred_sides": _positive(pred),
+            "_target_sides": _positive(target),
+            # The least of the four distances of an upper edge from a lower one.
+            "_overlap": torch.minimum(torch.minimum(pred, target), torch.minimum(pred + low, target - low)),
+        }
+        return inner
+
+    # -- one axis at a time, (2, ...) --------------------------------------------------------------------------------
+
+    @_lazy
+    def _side_shift(self) -> Tensor:
+        """dw and dh."""
+        # The difference of two rounded sides would cancel where boxes are alike, that of shifts where they are apart.
+        shared = self._overlap > 0.0
+        return torch.where(shared, self._high_shift - self._low_shift, self._pred_sides - self._target_sides)
+
+    @_lazy
+    def center_shares(self) -> Tensor:
+        """|dx|/Hw and |dy|/Hh, distances of the centers over the hull's sides, in [0, 1]."""
+        return ratio((self._low_shift + self._high_shift).abs() * 0.5, self._hull_sides)
+
+    @_lazy
+    def center_bounds(self) -> Tensor:
+        """1 − IoU, per axis, of two boxes of the target's sides whose centers are |dx|, |dy| apart, held at most 1.
+
+        4|dx|/(wt + 2|dx|) up to 2|dx| = wt.
+        """
+        pred, target, _ = self._not_huge
+        # Beside a much larger pred, the target's center is lost in the rounding of the differences.
+        twice = (self._own_shifts + _lost(pred, target)).sum(0).abs()
+        side = _sides(target)
+        unit = _unit(twice, side)
+        return ratio(2.0 * twice * unit, (side + twice) * unit).clamp(max=1.0)
+
+    @_lazy
+    def side_changes(self) -> Tensor:
+        """|dw|/max(wp, wt) and |dh|/max(hp, ht), in [0, 1]; 0 where neither box has a side."""
+        alike = ratio(self._side_shift.abs(), torch.maximum(self._pred_sides, self._target_sides))
+        # Apart from another, both sides may have vanished beside the distance: as they are in their own unit.
+        pred, target, _ = self._not_huge
+        pred, target = _sides(pred), _sides(target)
+        unit = _unit(pred, target)
+        pred, target = pred * unit, target * unit
+        apart = ratio((pred - target).abs(), torch.maximum(pred, target))
+        return torch.where(self._overlap > 0.0, alike, apart)
+
+    def target_shape(self, power: float) -> Tensor:
+        """2hˢ/(wˢ + hˢ) and 2wˢ/(wˢ + hˢ) of the target's sides, for x and y; both 1 where it is a point."""
+        no_width, no_height = (self._target[1] <= self._target[0]).unbind(0)
+        width, height = _direction(self._target)
+        sides = torch.stack((height, width))
+        none = sides == 0.0
+        powers = (power * sides.masked_fill(none, 1.0).log()).exp().masked_fill(none, 0.0**power)
+        return (2.0 * powers / powers.sum(0)).masked_fill(no_width & no_height, 1.0)
+
+    @_lazy
+    def edge_shares(self) -> Tensor:
+        """(|x1p − x1t| + |x2p − x2t|)/wt, and the same of y, held at most `FAR`, also where the target has no side."""
+        off, side = self._low_shift.abs() + self._high_shift.abs(), self._target_sides
+        far = off > FAR * side
+        return (off.masked_fill(far, 0.0) / side.masked_fill(far | (side == 0.0), 1.0)).masked_fill(far, FAR)
+
     # -- distances, (...): both axes in one unit ---------------------------------------------------------------------
 
     @_lazy
@@ -236,20 +356,40 @@ class BoxPair:
         return (longer / self._scale).clamp(max=2.0**40)
 
     @_lazy
+    def _center_shift(self) -> Tensor:
+        return (self._low_shift + self._high_shift) * (0.5 * self._one_unit)
+
+    @_lazy
+    def _squared_diagonal(self) -> Tensor:
+        return _squared_length(self._hull_sides * self._one_unit)
+
+    @_lazy
     def center_ratio(self) -> Tensor:
         """ρ²/c², squared distance of the centers over the hull's squared diagonal, in [0, 1]; 0 for one point."""
-        shift = (self._low_shift + self._high_shift) * (0.5 * self._one_unit)
-        diagonal = self._hull_sides * self._one_unit
-        return ratio(_squared_length(shift), _squared_length(diagonal))
+        return ratio(_squared_length(self._center_shift), self._squared_diagonal)
+
+    @_lazy
+    def center_ratio_of_constant_hull(self) -> Tensor:
+        """ρ²/c², with c² held constant in the backward pass."""
+        return ratio(_squared_length(self._center_shift), self._squared_diagonal.detach())
+
+    @_lazy
+    def center_ratios(self) -> Tensor:
+        """dx²/c² and dy²/c², ``(2, ...)``."""
+        return ratio(self._center_shift * self._center_shift, self._squared_diagonal)
+
+    @_lazy
+    def obliqueness(self) -> Tensor:
+        """2|dx||dy|/ρ², in [0, 1]: 0 where the centers lie along an axis, or coincide; 1 where on a diagonal."""
+        x, y = self._own_shifts.sum(0).abs().unbind(0)
+        unit = _unit(x, y)  # the distance may have vanished beside the hull
+        x, y = x * unit, y * unit
+        return ratio(2.0 * x * y, x * x + y * y)
 
     @_lazy
     def side_ratio(self) -> Tensor:
         """dw²/Hw² + dh²/Hh², squared differences of the sides over the hull's, in [0, 2]."""
-        pred_low, pred_high, target_low, target_high = self._edges
-        # The difference of two rounded sides would cancel; that of the shifts does not. What an inverted box has below
-        # zero is taken back.
-        below_zero = torch.relu(pred_low - pred_high) - torch.relu(target_low - target_high)
-        return _squared_length(ratio(self._high_shift - self._low_shift + below_zero, self._hull_sides))
+        return _squared_length(ratio(self._side_shift, self._hull_sides))
 
     @_lazy
     def corner_ratio(self) -> Tensor:
@@ -260,6 +400,75 @@ class BoxPair:
         along = torch.stack((low_y, high_y, high_y, low_y))
         hull_width, hull_height = (self._hull_sides * self._one_unit).unbind(0)
         return ratio(_length(across, along).sum(0), 4.0 * _length(hull_width, hull_height))
+
+    # -- distances of normal distributions, (...) --------------------------------------------------------------------
+
+    @_lazy
+    def _not_huge(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Both boxes in their own unit times a factor, and the factor: 1/8 where differences could overflow, else 1."""
+        bits = torch.maximum(_exponent_bits(self._pred).amax((0, 1)), _exponent_bits(self._target).amax((0, 1)))
+        _, mask, unit = _EXPONENT[self._pred.dtype]
+        factor = 1.0 - 0.875 * (bits >= mask - 4 * unit).to(self._pred.dtype)
+        return self._pred * factor, self._target * factor, factor
+
+    @_lazy
+    def wasserstein(self) -> tuple[Tensor, Tensor]:
+        """√(dx² + dy² + (dw² + dh²)/4) in the unit of the boxes times a factor; and the factor, 1 or 1/8."""
+        pred, target, factor = self._not_huge
+        low, high = self._own_shifts.unbind(0)
+        wider = torch.where(self._overlap > 0.0, high - low, _sides(pred) - _sides(target))  # as `_side_shift`
+        wider = wider + self._not_finite.sum(0)  # the length of infinity and NaN would be infinite
+        centers = _length(*(0.5 * (low + high)).unbind(0))
+        sides = _length(*(0.5 * wider).unbind(0))
+        return _length(centers, sides), factor
+
+    @_lazy
+    def empty(self) -> Tensor:
+        """Where a box has no area, and all coordinates are finite (bool)."""
+        pred, target = self._pred.detach(), self._target.detach()
+        low, high = self._not_finite.unbind(0)
+        width, height = (torch.minimum(pred[1] - pred[0], target[1] - target[0]) + low + high).unbind(0)
+        return torch.minimum(width, height) <= 0.0
+
+    @_lazy
+    def log_divergence(self) -> Tensor:
+        """ln(1 + D), D the Kullback–Leibler divergence of pred's normal distribution from target's; 0 if one is empty.
+
+        D may exceed every number: it is the sum of both axes' shares where these are moderate, else by logarithms.
+        """
+        # What is masked has no share in the divergence.
+        pred, target = (x.masked_fill(self.empty, 1.0) for x in (self._pred_sides, self._target_sides))
+        shift = (0.5 * (self._low_shift + self._high_shift)).masked_fill(self.empty, 0.0)
+        change = self._side_shift.masked_fill(self.empty, 0.0)
+        far = torch.maximum(shift.abs(), pred) > 2.0**16 * target
+        log_target, log_ratio = self._log_sides(far | (pred < 2.0**-60 * target))
+
+        over = target.masked_fill(far, 1.0)
+        moved, grown = shift.masked_fill(far, 0.0) / over, change.masked_fill(far, 0.0) / over
+        half = grown > -0.5
+        shape = torch.where(half, log_excess(grown.masked_fill(~half, 0.0)), grown - log_ratio.masked_fill(far, 0.0))
+        share = 2.0 * moved * moved + 0.5 * grown * grown + shape
+        sum_of_shares = share.sum(0)
+
+        times_target = 2.0 * shift * shift + 0.5 * change * change + target * (change - target * log_ratio)
+        log_far = times_target.masked_fill(~far, 1.0).log() - 2.0 * log_target
+        log_share = torch.where(far, log_far, share.clamp(min=torch.finfo(share.dtype).tiny).log())
+        one, other = log_share.unbind(0)
+        larger = torch.maximum(one, other)
+        log_sum = larger + (torch.minimum(one, other) - larger).exp().log1p()
+        far_x, far_y = far.unbind(0)
+        any_far = far_x | far_y
+        near = sum_of_shares.masked_fill(any_far, 0.0).log1p()
+        return torch.where(any_far, log_sum + (-log_sum).masked_fill(~any_far, 0.0).exp().log1p(), near)
+
+    def _log_sides(self, vast: Tensor) -> tuple[Tensor, Tensor]:
+        """ln wt in the scaled unit, and ln(wp/wt), also where the scaled sides have vanished beside the other box."""
+        pred, target, factor = self._not_huge
+        log_pred, log_target = (_sides(box).masked_fill(self.empty, 1.0).log() for box in (pred, target))
+        quotient = self._pred_sides.masked_fill(vast | self.empty, 1.0) / self._target_sides.masked_fill(
+            vast | self.empty, 1.0
+        )
+        return log_target - factor.log() + self._scale.log(), torch.where(vast, log_pred - log_target, quotient.log())
 
     @_lazy
     def angle(self) -> Tensor:
@@ -307,9 +516,22 @@ def _reciprocal_power(bits: Tensor, dtype: torch.dtype) -> Tensor:
     return (mask - bits.clamp(min=unit)).view(dtype)
 
 
+def _unit(x: Tensor, y: Tensor) -> Tensor:
+    """A power of two that brings the larger of two numbers to 2 … 4, so that quotients of small ones keep digits."""
+    return _reciprocal_power(torch.maximum(_exponent_bits(x), _exponent_bits(y)), x.dtype)
+
+
 def _positive(x: Tensor) -> Tensor:
     """max(x, 0), with the derivative of x at 0: a side of no length can still grow. `clamp` has varied in this."""
     return x.masked_fill(x < 0.0, 0.0)
+
+
+def _lost(x: Tensor, y: Tensor) -> Tensor:
+    """What is missing in x − y, rounded: exact (Knuth's two-sum), constant."""
+    x, y = x.detach(), y.detach()
+    difference = x - y
+    of_x = difference + y
+    return (x - of_x) - (y - (of_x - difference))
 
 
 def _squared_length(vector: Tensor) -> Tensor:
@@ -347,6 +569,9 @@ def _turn(box: Tensor) -> Tensor:
     width, height = _sides(box).clamp(max=torch.finfo(box.dtype).max).unbind(0)
     return height.detach() * (width - width.detach()) - width.detach() * (height - height.detach())
 
+
+FAR = 4096.0
+"""Far more sides than any of a loss's exponentials can tell from infinitely many: e^-1024 is 0."""
 
 ASPECT = 4.0 / math.pi**2
 """Brings a squared difference of two angles in [0, π/2] to [0, 1]."""

@@ -29,6 +29,10 @@ class BoxLoss(torch.nn.Module):
         gain: the result is multiplied by it.
         normalize_weight: for a loss with a weight per pair (focal_eiou): Σ W·L / Σ W, with the sum of weights averaged
             over the ranks of a process group; 0 where every weight is 0.
+        momentum: for a loss that needs the mean of 1 − I/U over all pairs (wiou, versions v2 and v3) and is not given
+            ``mean``: what a batch counts beside all before it; 0.01 in the authors' code. The mean is the buffer
+            ``running_mean``, 1 at first. In training mode each call takes in its finite pairs, on all ranks of a
+            process group; so every rank has to call, also one without boxes.
         parameters: the loss's own.
 
     Raises:
@@ -51,6 +55,7 @@ class BoxLoss(torch.nn.Module):
         reduction: str = "mean",
         gain: float = 1.0,
         normalize_weight: bool = False,
+        momentum: float = 0.01,
         **parameters: Any,
     ) -> None:
         super().__init__()
@@ -69,12 +74,18 @@ class BoxLoss(torch.nn.Module):
             raise ValueError(f"normalize_weight: {name!r} has no weight per pair to normalize by")
         if normalize_weight and reduction != "mean":
             raise ValueError(f"normalize_weight is a mean: expected reduction 'mean' with it, got {reduction!r}")
+        if not is_finite(momentum) or not 0 < momentum <= 1:
+            raise ValueError(f"momentum: expected a number in (0, 1], got {momentum!r}")
         self.name = name
         self.box_format = box_format
         self.reduction = reduction
         self.gain = float(gain)
         self.normalize_weight = normalize_weight
         self.loss_parameters = parameters
+        self.momentum = momentum
+        running = loss.running_mean is not None and "mean" not in parameters and loss.running_mean(**parameters)
+        self.running_mean: Tensor | None
+        self.register_buffer("running_mean", torch.ones(()) if running else None)
 
     def forward(
         self,
@@ -95,29 +106,43 @@ class BoxLoss(torch.nn.Module):
         check_reduction(self.reduction, avg_factor)
         pred, target = as_pair(pred, target)
         pred, target = _corners(pred, target, self.box_format)
-        if self.normalize_weight:
-            return self.gain * self._normalized(pred, target, weight, avg_factor)
-        return self.gain * find_loss(self.name).function(
-            pred, target, reduction=self.reduction, weight=weight, avg_factor=avg_factor, **self.loss_parameters
-        )
-
-    def _normalized(
-        self, pred: Tensor, target: Tensor, weight: Tensor | None, avg_factor: float | Tensor | None
-    ) -> Tensor:
-        if avg_factor is not None:
+        if self.normalize_weight and avg_factor is not None:
             raise ValueError("avg_factor: normalize_weight divides by the sum of weights; give one of the two")
         loss = find_loss(self.name)
-        assert loss.focus is not None
+        if not self.normalize_weight and self.running_mean is None:
+            return self.gain * loss.function(
+                pred, target, reduction=self.reduction, weight=weight, avg_factor=avg_factor, **self.loss_parameters
+            )
         pair = BoxPair(pred, target)
-        total = reduce_pairs(loss.values(pair, self.loss_parameters), "sum", weight)
-        weights = reduce_pairs(loss.focus(pair, **self.loss_parameters).detach(), "sum", weight)
-        weights = mean_over_ranks(weights)
-        return total / weights.masked_fill(weights == 0.0, 1.0)
+        parameters = self.loss_parameters | self._running(pair)
+        values = loss.values(pair, parameters)
+        if not self.normalize_weight:
+            return self.gain * reduce_pairs(values, self.reduction, weight, avg_factor)
+        assert loss.focus is not None
+        weights = mean_over_ranks(reduce_pairs(loss.focus(pair, **parameters).detach(), "sum", weight))
+        return self.gain * reduce_pairs(values, "sum", weight) / weights.masked_fill(weights == 0.0, 1.0)
+
+    def _running(self, pair: BoxPair) -> dict[str, Tensor]:
+        """The running mean as the loss's parameter, in training mode with the pair's values in it."""
+        if self.running_mean is None:
+            return {}
+        if self.training:
+            values = pair.iou_loss.detach()
+            finite = values.isfinite()
+            total, count = mean_over_ranks(
+                torch.stack((values.masked_fill(~finite, 0.0).sum(), finite.sum().to(values.dtype)))
+            ).unbind()
+            mean = torch.lerp(self.running_mean, (total / count).to(self.running_mean), self.momentum)
+            self.running_mean.copy_(torch.where(count > 0, mean, self.running_mean))
+        # Not quite 0, however long all pairs were equal.
+        return {"mean": self.running_mean.clamp(min=1e-6)}
 
     def extra_repr(self) -> str:
         options: dict[str, Any] = {"box_format": self.box_format, "reduction": self.reduction, "gain": self.gain}
         if self.normalize_weight:
             options["normalize_weight"] = True
+        if self.running_mean is not None:
+            options["momentum"] = self.momentum
         options |= self.loss_parameters
         bound = [f"{key}={value!r}" for key, value in options.items()]
         return ", ".join(bound if getattr(self, "_loss", None) == self.name else [repr(self.name), *bound])
@@ -193,3 +218,42 @@ class FocalEIoULoss(_NamedLoss, loss="focal_eiou"): ...
 
 
 class CDIoULoss(_NamedLoss, loss="cdiou"): ...
+
+
+class AlphaIoULoss(_NamedLoss, loss="alpha_iou"): ...
+
+
+class FocalerIoULoss(_NamedLoss, loss="focaler_iou"): ...
+
+
+class InnerIoULoss(_NamedLoss, loss="inner_iou"): ...
+
+
+class SIoULoss(_NamedLoss, loss="siou"): ...
+
+
+class ShapeIoULoss(_NamedLoss, loss="shape_iou"): ...
+
+
+class MPDIoULoss(_NamedLoss, loss="mpdiou"): ...
+
+
+class PIoULoss(_NamedLoss, loss="piou"): ...
+
+
+class BoundedIoULoss(_NamedLoss, loss="bounded_iou"): ...
+
+
+class WIoULoss(_NamedLoss, loss="wiou"): ...
+
+
+class NWDLoss(_NamedLoss, loss="nwd"): ...
+
+
+class GWDLoss(_NamedLoss, loss="gwd"): ...
+
+
+class KLDLoss(_NamedLoss, loss="kld"): ...
+
+
+class BalancedL1Loss(_NamedLoss, loss="balanced_l1"): ...

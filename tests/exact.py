@@ -47,6 +47,9 @@ class Dual:
         q = self.value / other.value
         return Dual(q, [(s - q * t) / other.value for s, t in zip(self.slopes, other.slopes, strict=True)])
 
+    def __rtruediv__(self, other: Number) -> Dual:
+        return self.chain(other / self.value, -other / (self.value * self.value))
+
     def __neg__(self) -> Dual:
         return self * -1
 
@@ -105,7 +108,7 @@ def over(n: Number, d: Number) -> Number:
 
 
 def _function(x: Number, f: Callable[[mpf], mpf], slope: Callable[[mpf, mpf], mpf]) -> Number:
-    with mp.workprec(300):
+    with mp.workprec(max(300, mp.prec)):
         v = value_of(x)
         y = f(v)
         return x.chain(y, slope(v, y)) if isinstance(x, Dual) else y
@@ -130,6 +133,10 @@ def power(x: Number, exponent: float) -> Number:
     if value_of(x) == 0:
         return mpf(0) ** exponent
     return _function(x, lambda v: v**exponent, lambda v, y: exponent * y / v)
+
+
+def exp(x: Number) -> Number:
+    return _function(x, mp.exp, lambda _, y: y)
 
 
 def atan2(y: Number, x: Number) -> Number:
@@ -164,8 +171,8 @@ class Geometry:
         self.hull_w = _most(xs, maximum) - _most(xs, minimum)
         self.hull_h = _most(ys, maximum) - _most(ys, minimum)
         self.c2 = self.hull_w * self.hull_w + self.hull_h * self.hull_h
-        dx, dy = (px1 + px2 - tx1 - tx2) / 2, (py1 + py2 - ty1 - ty2) / 2
-        self.rho2 = dx * dx + dy * dy
+        self.dx, self.dy = (px1 + px2 - tx1 - tx2) / 2, (py1 + py2 - ty1 - ty2) / 2
+        self.rho2 = self.dx * self.dx + self.dy * self.dy
 
     # What several losses are made of, computed once.
 
@@ -225,11 +232,26 @@ def l2(g: Geometry) -> Number:
 
 
 def smooth_l1(g: Geometry, beta: float = 1.0) -> Number:
-    def one(d: Number) -> Number:
-        d = absolute(d)
-        return d - mpf(beta) / 2 if beta == 0 or exceeds(d, mpf(beta)) else d * d / (2 * mpf(beta))
+    return sum(_smooth(absolute(d), beta) for d in _differences(g))
 
-    return sum(one(d) for d in _differences(g))
+
+def _smooth(d: Number, beta: float) -> Number:
+    return d - mpf(beta) / 2 if beta == 0 or exceeds(d, mpf(beta)) else d * d / (2 * mpf(beta))
+
+
+def balanced_l1(g: Geometry, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0) -> Number:
+    alpha, gamma, beta = mpf(alpha), mpf(gamma), mpf(beta)
+
+    def one(d: Number) -> Number:
+        if beta == 0:
+            return gamma * d
+        with mp.workprec(mp.prec + 300):
+            b, z = mp.exp(gamma / alpha) - 1, d / beta
+            if exceeds(z, mpf(1)):
+                return beta * (gamma * z + gamma / b - alpha)
+            return beta * (alpha / b * (b * z + 1) * log(b * z + 1) - alpha * z)
+
+    return sum(one(absolute(d)) for d in _differences(g))
 
 
 def iou(g: Geometry) -> Number:
@@ -276,6 +298,115 @@ def _aspect(theta_p: Number, theta_t: Number) -> Number:
     return angle * angle * (4 / mp.pi**2)
 
 
+def alpha_iou(g: Geometry, alpha: float = 3.0) -> Number:
+    return 1 - power(g.iou, mpf(alpha))
+
+
+def focaler_iou(g: Geometry, d: float = 0.0, u: float = 0.95) -> Number:
+    share = (g.iou - mpf(d)) / (mpf(u) - mpf(d))
+    return 1 - maximum(minimum(share, mpf(1)), mpf(0))
+
+
+def inner_iou(g: Geometry, ratio: float = 0.75) -> Number:
+    def inner(box: Sequence[Number]) -> list[Number]:
+        x1, y1, x2, y2 = box
+        x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) * mpf(ratio) / 2, (y2 - y1) * mpf(ratio) / 2
+        return [x - w, y - h, x + w, y + h]
+
+    return Geometry(inner(g.pred), inner(g.target)).iou_loss
+
+
+def _side_change(one: Number, other: Number) -> Number:
+    return over(absolute(one - other), maximum(one, other))
+
+
+def siou(g: Geometry, theta: float = 4.0) -> Number:
+    x, y = absolute(g.dx), absolute(g.dy)
+    slow = 2 - over(2 * x * y, g.rho2)
+    shares = over(x, g.hull_w), over(y, g.hull_h)
+    distance = sum(1 - exp(-slow * share * share) for share in shares)
+    sides = _side_change(g.wp, g.wt), _side_change(g.hp, g.ht)
+    return g.iou_loss + (distance + sum(power(1 - exp(-side), mpf(theta)) for side in sides)) / 2
+
+
+def shape_iou(g: Geometry, scale: float = 0.0) -> Number:
+    w, h = power(g.wt, mpf(scale)), power(g.ht, mpf(scale))
+    point = value_of(g.wt) == 0 and value_of(g.ht) == 0
+    ww, hh = (mpf(1), mpf(1)) if point else (2 * w / (w + h), 2 * h / (w + h))
+    distance = over(hh * g.dx * g.dx, g.c2) + over(ww * g.dy * g.dy, g.c2)
+    sides = hh * _side_change(g.wp, g.wt), ww * _side_change(g.hp, g.ht)
+    return g.iou_loss + distance + sum(power(1 - exp(-side), 4) for side in sides) / 2
+
+
+def mpdiou(g: Geometry, image_size: Sequence[float]) -> Number:
+    width, height = map(mpf, image_size)
+    return g.iou_loss + l2(g) / (width * width + height * height)
+
+
+def edge_distance(g: Geometry) -> Number:
+    """P of Powerful IoU; where a target without a side is missed, a million stands for infinity."""
+    x1, y1, x2, y2 = map(absolute, _differences(g))
+
+    def share(off: Number, side: Number) -> Number:
+        return mpf(10**6) if value_of(side) == 0 and value_of(off) != 0 else over(off, side)
+
+    return (share(x1 + x2, g.wt) + share(y1 + y2, g.ht)) / 4
+
+
+def piou(g: Geometry, version: int = 1, lam: float = 1.3) -> Number:
+    p = edge_distance(g)
+    value = g.iou_loss + 1 - exp(-p * p)
+    q = mpf(lam) * exp(-p)
+    return value if version == 1 else 3 * q * exp(-q * q) * value
+
+
+def bounded_iou(g: Geometry, beta: float = 0.2) -> Number:
+    def of_center(d: Number, side: Number) -> Number:
+        far = side + 2 * absolute(d)
+        return 1 - maximum((side - 2 * absolute(d)) / far, mpf(0)) if value_of(far) != 0 else mpf(0)
+
+    numbers = of_center(g.dx, g.wt), of_center(g.dy, g.ht), _side_change(g.wp, g.wt), _side_change(g.hp, g.ht)
+    return sum(_smooth(number, beta) for number in numbers)
+
+
+def wiou(
+    g: Geometry,
+    version: str = "v1",
+    mean: float = 1.0,
+    gamma: float = 0.5,
+    a: float = 1.9,
+    delta: float = 3.0,
+) -> Number:
+    value = exp(over(g.rho2, constant(g.c2))) * g.iou_loss
+    beta = constant(g.iou_loss) / mpf(mean)
+    if version == "v2":
+        return power(beta, mpf(gamma)) * value
+    with mp.workprec(300):
+        return beta / (mpf(delta) * mpf(a) ** (beta - mpf(delta))) * value if version == "v3" else value
+
+
+def nwd(g: Geometry, constant: float) -> Number:
+    distance = length(length(g.dx, g.dy), length((g.wp - g.wt) / 2, (g.hp - g.ht) / 2))
+    return 1 - exp(-distance / mpf(constant))
+
+
+def gwd(g: Geometry, tau: float = 1.0) -> Number:
+    dw, dh = g.wp - g.wt, g.hp - g.ht
+    return 1 - 1 / (mpf(tau) + log(1 + g.rho2 + (dw * dw + dh * dh) / 4))
+
+
+def kld(g: Geometry, tau: float = 1.0) -> Number:
+    if 0 in map(value_of, (g.wp, g.hp, g.wt, g.ht)):
+        return mpf(1)
+
+    def of_axis(shift: Number, pred: Number, target: Number) -> Number:
+        moved, grown = shift / target, pred / target
+        return 2 * moved * moved + (grown * grown - 1) / 2 - log(grown)
+
+    with mp.workprec(mp.prec + 300):
+        return 1 - 1 / (mpf(tau) + log(1 + of_axis(g.dx, g.wp, g.wt) + of_axis(g.dy, g.hp, g.ht)))
+
+
 def eiou(g: Geometry) -> Number:
     return g.eiou_loss
 
@@ -293,17 +424,30 @@ LOSSES: dict[str, Callable[..., Number]] = {
     "l1": l1,
     "l2": l2,
     "smooth_l1": smooth_l1,
+    "balanced_l1": balanced_l1,
     "iou": iou,
     "log_iou": log_iou,
     "squared_iou": squared_iou,
     "giou": giou,
     "tversky_box": tversky_box,
     "dice_box": dice_box,
+    "alpha_iou": alpha_iou,
+    "focaler_iou": focaler_iou,
+    "inner_iou": inner_iou,
     "diou": diou,
     "ciou": ciou,
     "eiou": eiou,
     "focal_eiou": focal_eiou,
     "cdiou": cdiou,
+    "siou": siou,
+    "shape_iou": shape_iou,
+    "mpdiou": mpdiou,
+    "piou": piou,
+    "bounded_iou": bounded_iou,
+    "wiou": wiou,
+    "nwd": nwd,
+    "gwd": gwd,
+    "kld": kld,
 }
 
 
@@ -319,6 +463,18 @@ def values(variants: Sequence[tuple[str, dict[str, Any]]], pred: Sequence[float]
     with mp.workprec(bits_for([pred, target])):
         g = Geometry([mpf(x) for x in pred], [mpf(x) for x in target])
         return [LOSSES[name](g, **parameters) for name, parameters in variants]
+
+
+def measure(variant: tuple[str, dict[str, Any]], pred: Sequence[float], target: Sequence[float], value: mpf) -> mpf:
+    """The number in whose last place a value's error is counted: the value; of two losses, as their docstrings say."""
+    name, parameters = variant
+    if name not in ("focaler_iou", "piou"):
+        return value
+    with mp.workprec(bits_for([pred, target])):
+        g = Geometry([mpf(x) for x in pred], [mpf(x) for x in target])
+        if name == "focaler_iou":
+            return max(value, g.iou_loss / (mpf(parameters.get("u", 0.95)) - mpf(parameters.get("d", 0.0))))
+        return value * (1 + edge_distance(g) / 2) if parameters.get("version") == 2 else value
 
 
 def gradients(

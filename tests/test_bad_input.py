@@ -1,9 +1,11 @@
 """Every misuse of a loss is a TypeError or ValueError that names the argument and what was expected."""
 
+import functools
 import re
 
 import pytest
 import torch
+from variants import REQUIRED
 
 from boxloss import LOSSES, BoxLoss, GIoULoss, cdiou, find_loss, giou_loss, pairwise, similarity
 
@@ -12,7 +14,7 @@ GOOD = torch.tensor([[0.0, 0, 1, 1]])
 
 
 def loss_of(name):
-    return LOSSES[name].function
+    return functools.partial(LOSSES[name].function, **REQUIRED.get(name, {}))
 
 
 @every_loss
@@ -55,7 +57,7 @@ def test_reduction(name):
         with pytest.raises(ValueError, match=r"^Invalid reduction .*expected one of 'none', 'mean', 'sum'"):
             loss_of(name)(GOOD, GOOD, reduction=reduction)
     with pytest.raises(ValueError, match=r"^Invalid reduction 'avg'"):
-        BoxLoss(name, reduction="avg")
+        BoxLoss(name, reduction="avg", **REQUIRED.get(name, {}))
 
 
 @every_loss

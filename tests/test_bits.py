@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
-from variants import DEFAULTS, VARIANTS, Variant, label, ulp_limit
+from variants import DEFAULTS, VARIANTS, Variant, label, parameter, ulp_limit
 
 import boxloss
 from boxloss import LOSSES
@@ -64,6 +64,8 @@ def test_a_million_pairs_of_raw_bits(variant, dtype):
     zero = (value == 0) & ~(equal & area)
     if loss.zero_without_overlap and parameters.get("gamma") != 0:
         zero &= boxloss.iou_loss(pred, target) < 1
+    if loss.zero_from:
+        zero &= boxloss.iou_loss(pred, target) > 1 - parameter(variant, loss.zero_from)
     if "floor" in parameters:  # IoU between floor and 1 is no part of this rule
         zero &= boxloss.iou_loss(pred, target) < 0.2
     for i in zero.nonzero().flatten()[:50].tolist():
@@ -71,7 +73,7 @@ def test_a_million_pairs_of_raw_bits(variant, dtype):
         assert may_vanish(variant, wanted, value.dtype), (label(variant), pred[i].tolist(), target[i].tolist())
 
     infinite = value.isinf()
-    assert loss.degree or not infinite.any()
+    assert loss.in_lengths or not infinite.any()
     for i in infinite.nonzero().flatten()[:50].tolist():
         (wanted,) = exact.values([variant], pred[i].tolist(), target[i].tolist())
         assert wanted > torch.finfo(value.dtype).max
@@ -89,7 +91,7 @@ def test_values_of_raw_bits_are_exact(dtype):
         iou_loss, *_ = exact.values([("iou", {})], p, t)
         for variant, value, wanted in zip(VARIANTS, values, exact.values(VARIANTS, p, t), strict=True):
             # Where an intersection underflows beside its boxes, a power of IoU has lost its digits.
-            if variant[0] == "focal_eiou" and 0 < 1 - iou_loss < 2.0**-64:
+            if variant[0] in ("focal_eiou", "alpha_iou") and 0 < 1 - iou_loss < 2.0**-64:
                 continue
             checks.check_value(value[i].item(), wanted, value.dtype, variant, pred[i], target[i])
 
@@ -108,7 +110,7 @@ def test_any_pair_of_float32_boxes(first, second, shared):
     for variant, exactly in zip(VARIANTS, wanted, strict=True):
         value, gradient = checks.value_and_gradient(boxloss, variant, pred, target)
         assert not gradient.isnan().any(), label(variant)
-        if variant[0] == "focal_eiou" and 0 < 1 - iou_loss < 2.0**-64:  # as above
+        if variant[0] in ("focal_eiou", "alpha_iou") and 0 < 1 - iou_loss < 2.0**-64:  # as above
             continue
         checks.check_value(value.item(), exactly, torch.float32, variant, pred[0], target[0])
 

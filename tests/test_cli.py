@@ -26,7 +26,8 @@ def test_losses(capsys):
         assert f"unit: {loss.unit}" in block
         assert loss.source in block
         for parameter in loss.parameters.values():
-            assert f"    parameter   {parameter.name} = {parameter.default!r}  ({parameter.accepts})" in block
+            value = "required" if parameter.required else repr(parameter.default)
+            assert f"    parameter   {parameter.name} = {value}  ({parameter.accepts})" in block
     assert "warning     0, with zero gradient, wherever the boxes do not overlap" in text
     assert text.rstrip().endswith("prediction, target.")
 

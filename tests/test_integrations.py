@@ -15,6 +15,7 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
+from variants import DEFAULTS
 
 from boxloss import LOSSES, BoxLoss, GIoULoss, giou_loss, iou_loss
 from boxloss.conventions import CONVENTIONS, meaning
@@ -150,10 +151,10 @@ def train(model, steps=3):
     return values
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_boxes_without_area_train_on(name):
+@pytest.mark.parametrize(("name", "required"), DEFAULTS, ids=LOSSES)
+def test_boxes_without_area_train_on(name, required):
     model = points()
-    attach(model, name)
+    attach(model, BoxLoss(name, **required))
     values = train(model)
     assert all(map(torch.isfinite, map(torch.tensor, values)))
     assert all(p.isfinite().all() for p in model.parameters())

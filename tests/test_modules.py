@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import pairs
 import pytest
 import torch
 import torch.multiprocessing
+from variants import DEFAULTS, label
 
 import boxloss
-from boxloss import LOSSES, BoxLoss, boxes, eiou_loss, focal_eiou_loss, iou_loss, kernels
+from boxloss import LOSSES, BoxLoss, boxes, eiou_loss, focal_eiou_loss, iou_loss, kernels, wiou_loss
 
 
 @pytest.fixture
@@ -18,11 +20,12 @@ def batch():
     return pairs.draw("pixels", 10, torch.float32)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_reductions(name, batch):
+@pytest.mark.parametrize("variant", DEFAULTS, ids=label)
+def test_reductions(variant, batch):
     """Of the formula; a kernel adds up with more digits, and is held against the formula."""
+    name, required = variant
     with kernels.disabled():
-        check_reductions(LOSSES[name].function, batch)
+        check_reductions(functools.partial(LOSSES[name].function, **required), batch)
 
 
 def check_reductions(function, batch):
@@ -46,9 +49,11 @@ def test_every_loss_has_a_named_class(batch):
         if issubclass(cls, BoxLoss) and cls is not BoxLoss
     }
     assert set(named) == set(LOSSES)
-    for name, cls in named.items():
-        assert torch.equal(cls(reduction="sum")(*batch), LOSSES[name].function(*batch, reduction="sum"))
-        assert repr(cls()) == f"{cls.__name__}(box_format='xyxy', reduction='mean', gain=1.0)"
+    for name, required in DEFAULTS:
+        cls = named[name]
+        expected = LOSSES[name].function(*batch, reduction="sum", **required)
+        assert torch.equal(cls(reduction="sum", **required)(*batch), expected)
+        assert repr(cls(**required)).startswith(f"{cls.__name__}(box_format='xyxy', reduction='mean', gain=1.0")
         assert name in cls.__doc__
 
 
@@ -62,11 +67,11 @@ def test_box_format(box_format, dtype, batch):
 
 
 @pytest.mark.parametrize("box_format", ["xywh", "cxcywh"])
-@pytest.mark.parametrize("name", LOSSES)
-def test_corners_are_formed_near_the_box(name, box_format):
+@pytest.mark.parametrize(("name", "required"), DEFAULTS, ids=LOSSES)
+def test_corners_are_formed_near_the_box(name, required, box_format):
     """A box of 1e-8 at 0.5 has two equal corners in float32; equal boxes are equal all the same."""
     tiny = torch.tensor([[0.5, 0.5, 1e-8, 1e-8], [4000, 10, 1e-4, 5], [0, 0, 1e-45, 1e-45], [3e38, 0, 2e38, 1]])
-    module = BoxLoss(name, box_format=box_format, reduction="none")
+    module = BoxLoss(name, box_format=box_format, reduction="none", **required)
     assert (module(tiny, tiny) == 0).all()
     pred, target = torch.tensor([[639.7, 639.3, 0.011, 0.01]]), torch.tensor([[639.7, 639.3, 0.01, 0.01]])
     torch.testing.assert_close(module(pred, target).double(), module(pred.double(), target.double()), rtol=1e-6, atol=0)
@@ -188,3 +193,106 @@ def test_tversky_of_boxes_holds_iou_and_dice(batch):
     large, small = torch.tensor([0.0, 0, 4, 4]), torch.tensor([0.0, 0, 2, 4])
     assert tversky(large, small) == pytest.approx(1 - 8 / (8 + 0.3 * 8))  # too much
     assert tversky(small, large) == pytest.approx(1 - 8 / (8 + 0.7 * 8))  # too little
+
+
+# -- WIoU's running mean ---------------------------------------------------------------------------------------------
+
+
+def steps(n, dtype=torch.float32):
+    """Batches of pairs, the last of them without boxes."""
+    return [*(pairs.draw("pixels", 10, dtype, seed) for seed in range(n - 1)), (torch.zeros(0, 4), torch.zeros(0, 4))]
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_running_mean(version):
+    """That of the authors' code: the batch's mean enters before it is used; the value is the function's with it."""
+    module, mean = BoxLoss("wiou", version=version, momentum=0.25), 1.0
+    for pred, target in steps(4):
+        if len(pred):
+            mean = 0.75 * mean + 0.25 * iou_loss(pred, target).mean().item()
+        value = module(pred, target)
+        assert module.running_mean.item() == pytest.approx(mean, rel=1e-6)
+        torch.testing.assert_close(value, wiou_loss(pred, target, reduction="mean", version=version, mean=mean))
+    assert mean < 0.9
+    module.eval()
+    value = module(*steps(2)[0])
+    assert module.running_mean.item() == pytest.approx(mean, rel=1e-6)
+    torch.testing.assert_close(
+        value, wiou_loss(*steps(2)[0], reduction="mean", version=version, mean=module.running_mean.item())
+    )
+
+
+def test_running_mean_takes_finite_pairs_only():
+    pred, target = pairs.draw("pixels", 10, torch.float32)
+    clean, spoiled = BoxLoss("wiou", version="v3"), BoxLoss("wiou", version="v3", reduction="none")
+    clean(pred[1:], target[1:])
+    value = spoiled(pred.index_fill(0, torch.tensor([0]), float("nan")), target)
+    assert value.isnan().tolist() == [True] + [False] * 9
+    assert spoiled.running_mean == clean.running_mean < 1
+    spoiled(pred[:1] * float("nan"), target[:1])
+    assert spoiled.running_mean == clean.running_mean
+
+
+def test_running_mean_of_equal_boxes_never_divides_by_zero():
+    module = BoxLoss("wiou", version="v3", momentum=1.0)
+    box = torch.tensor([[0.0, 0, 1, 1]], requires_grad=True)
+    value = module(box, box.detach())
+    value.backward()
+    assert module.running_mean == 0 == value
+    assert (box.grad == 0).all()
+    assert module.eval()(torch.tensor([[0.0, 0, 1, 2]]), box.detach()).isfinite()
+
+
+def test_running_mean_is_state():
+    """Saved and loaded amid training it goes on to the same losses; a fresh one would not."""
+    batches = steps(6)
+    module = BoxLoss("wiou", version="v3", momentum=0.3)
+    whole = [module(*batch).item() for batch in batches]
+    first, second, fresh = (BoxLoss("wiou", version="v3", momentum=0.3) for _ in range(3))
+    for batch in batches[:3]:
+        first(*batch)
+    assert list(first.state_dict()) == ["running_mean"]
+    second.load_state_dict(first.state_dict())
+    assert [second(*batch).item() for batch in batches[3:]] == whole[3:]
+    assert fresh(*batches[3]).item() != whole[3]
+    for without in (BoxLoss("wiou"), BoxLoss("wiou", version="v3", mean=0.5), BoxLoss("giou")):
+        assert not without.state_dict()
+        assert "momentum" not in repr(without)
+    assert "momentum=0.3" in repr(module)
+    with pytest.raises(ValueError, match=r"momentum: expected a number in \(0, 1\], got 0"):
+        BoxLoss("wiou", momentum=0)
+
+
+def test_normalized_weight_with_a_running_mean(batch):
+    module = BoxLoss("wiou", version="v2", normalize_weight=True, momentum=1.0)
+    quality = (iou_loss(*batch) / iou_loss(*batch).mean()) ** 0.5
+    expected = (quality * wiou_loss(*batch)).sum() / quality.sum()
+    torch.testing.assert_close(module(*batch), expected)
+
+
+def _running_rank(rank, address, results):
+    """The second rank has no boxes in the first step, and fewer in the others."""
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    module = BoxLoss("wiou", version="v3", momentum=0.5, reduction="sum")
+    for seed in range(3):
+        pred, target = (
+            boxes[[0, 7][rank] : [7, 10][rank]] for boxes in pairs.draw("normalized", 10, torch.float64, seed)
+        )
+        kept = slice(0, 0) if (rank, seed) == (1, 0) else slice(None)
+        value = module(pred[kept], target[kept])
+    results[rank] = (module.running_mean.item(), value.item())
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_keep_one_running_mean(tmp_path):
+    manager = torch.multiprocessing.get_context("spawn").Manager()
+    results = manager.dict()
+    torch.multiprocessing.spawn(_running_rank, (f"file://{tmp_path}/store", results), nprocs=2)
+    whole = BoxLoss("wiou", version="v3", momentum=0.5, reduction="sum")
+    for seed in range(3):
+        pred, target = pairs.draw("normalized", 10, torch.float64, seed)
+        kept = slice(0, 7) if seed == 0 else slice(None)
+        value = whole(pred[kept], target[kept])
+    assert results[0][0] == results[1][0] == pytest.approx(whole.running_mean.item(), rel=1e-6)
+    assert results[0][1] + results[1][1] == pytest.approx(value.item(), rel=1e-6)
+    manager.shutdown()

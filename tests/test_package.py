@@ -116,7 +116,8 @@ def test_docstring_of_a_loss(name):
     assert loss.summary.endswith(".")
     assert loss.definition
     assert loss.source in text
-    assert loss.warning == "" or "do not overlap" in text
+    assert not loss.zero_without_overlap or "do not overlap" in text
+    assert not loss.zero_from or f"wherever IoU is {loss.zero_from} or more" in text
     for parameter in loss.parameters:
         assert f"{parameter}: " in text
     assert re.search(r">>> .*# \S", text), "the sum by hand stands behind the example"

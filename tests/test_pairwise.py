@@ -5,6 +5,7 @@ from __future__ import annotations
 import pairs
 import pytest
 import torch
+from variants import DEFAULTS
 
 from boxloss import LOSSES, giou_loss, pairwise
 from boxloss.losses import _pairwise
@@ -20,13 +21,13 @@ def boxes(n, seed=0, leading=()):
     return drawn[: n * torch.Size(leading).numel()].reshape(*leading, n, 4)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "required"), DEFAULTS, ids=LOSSES)
 @pytest.mark.parametrize(("n", "m"), [(5, 3), (3, 20), (1, 8), (8, 1)])
-def test_tiles_make_up_the_matrix(small_tiles, name, n, m):
+def test_tiles_make_up_the_matrix(small_tiles, name, required, n, m):
     a, b = boxes(n).requires_grad_(), boxes(m, seed=1).requires_grad_()
     weights = torch.rand(n, m, dtype=torch.float64)
-    matrix = pairwise(name, a, b)
-    whole = LOSSES[name].function(a[:, None], b[None])
+    matrix = pairwise(name, a, b, **required)
+    whole = LOSSES[name].function(a[:, None], b[None], **required)
     torch.testing.assert_close(matrix, whole, rtol=1e-14, atol=0)
     for got, expected in zip(
         torch.autograd.grad((matrix * weights).sum(), (a, b)),

@@ -10,8 +10,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 from torch import nn
+from variants import DEFAULTS
 
-from boxloss import LOSSES
+from boxloss import LOSSES, BoxLoss
 from boxloss.integrations import transformers as adapter
 
 pytestmark = [
@@ -141,11 +142,11 @@ def test_another_loss_changes_its_terms_alone(model):
         attachment.detach()
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_boxes_without_area_train_on(name):
+@pytest.mark.parametrize(("name", "required"), DEFAULTS, ids=LOSSES)
+def test_boxes_without_area_train_on(name, required):
     torch.manual_seed(0)
     model = yolos()
-    adapter.attach(model, name)
+    adapter.attach(model, BoxLoss(name, **required))
     logits = torch.zeros(2, 8, 4, requires_grad=True)
     boxes = torch.tensor([0.5, 0.5, 0.0, 0.0]).expand(2, 8, 4).clone().requires_grad_()
     total, *_ = model.loss_function(logits, LABELS, "cpu", boxes, model.config)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from variants import DEFAULTS
 
 from boxloss import LOSSES, BoxLoss
 from boxloss.cli import main
@@ -222,11 +223,11 @@ def test_oriented_boxes_are_refused(folder):
             adapter.attach(new(name), "giou")
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_boxes_without_area_train_on(name, folder):
+@pytest.mark.parametrize(("name", "required"), DEFAULTS, ids=LOSSES)
+def test_boxes_without_area_train_on(name, required, folder):
     from ultralytics.utils.loss import BboxLoss
 
-    replaced = adapter.stand_in(BboxLoss(16), name)
+    replaced = adapter.stand_in(BboxLoss(16), BoxLoss(name, **required))
     points = torch.tensor([[4.0, 4], [6, 6]])
     pred = points.repeat(1, 2)[None].requires_grad_()  # every predicted box is a point
     term, _ = replaced(

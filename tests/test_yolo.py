@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.multiprocessing
+from variants import DEFAULTS
 
 from boxloss import LOSSES, BoxLoss
 from boxloss.yolo import (
@@ -219,11 +220,12 @@ def test_reductions():
     torch.testing.assert_close(positives, total.total / total.positives)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "required"), DEFAULTS, ids=LOSSES)
 @pytest.mark.parametrize("unit", ["pixel", "cell", "image"])
-def test_any_box_loss(name, unit):
+def test_any_box_loss(name, required, unit):
     raw, truth = outputs(), crowded()
-    found = YoloLoss(GRID, coordinates=name, box_unit=unit, reduction="sum")(raw, truth, SIZE)
+    module = BoxLoss(name, **required)
+    found = YoloLoss(GRID, coordinates=module, box_unit=unit, reduction="sum")(raw, truth, SIZE)
     raws = GRID.split(raw)
     expected = 0
     boxes = GRID.decode_all(raws, SIZE)
@@ -231,7 +233,7 @@ def test_any_box_loss(name, unit):
         box = boxes[scale][positives.image, positives.anchor, positives.row, positives.column]
         sides = {"pixel": (1, 1), "cell": (SIZE[1] / CELLS[scale][1], SIZE[0] / CELLS[scale][0]), "image": SIZE[::-1]}
         by = torch.tensor(sides[unit], dtype=torch.float64).repeat(2)
-        expected = expected + LOSSES[name].function(box / by, positives.box / by).sum()
+        expected = expected + LOSSES[name].function(box / by, positives.box / by, **required).sum()
     torch.testing.assert_close(found.box, expected)
     assert found.xy == found.wh == 0
     for gradient in torch.autograd.grad(found.total, raw):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from torch import Tensor
 
 from ..extras import version_of
-from ..losses import LOSSES
+from ..losses import LOSSES, Loss
 from ..modules import BoxLoss
 
 LossLike = str | BoxLoss | Callable[[Tensor, Tensor], Tensor]
@@ -45,12 +45,12 @@ class PerPair:
         self.function = loss
 
     @property
-    def degree(self) -> int | None:
-        """0 without unit, 1 a length, 2 an area, as `Loss.degree`; of a function it is not known."""
-        return LOSSES[self.function.name].degree if isinstance(self.function, BoxLoss) else None
+    def facts(self) -> Loss | None:
+        """What is known of the loss; of a function, nothing."""
+        return LOSSES[self.function.name] if isinstance(self.function, BoxLoss) else None
 
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
-        if not len(pred):
+        if not len(pred) and not isinstance(self.function, BoxLoss):  # which may wait for other ranks
             return pred.sum(-1)  # (0,), with a graph
         value = self.function(pred, target)
         if not isinstance(value, Tensor) or (pred.requires_grad and not value.requires_grad):
@@ -126,8 +126,8 @@ def refuse_without_unit(loss: PerPair, what: str) -> None:
     """A loss of boxes where the four numbers are no corners.
 
     Raises:
-        ValueError: the loss is one of areas.
+        ValueError: the loss is one of areas, centers, sides.
     """
-    if loss.degree == 0:
+    if loss.facts and not loss.facts.degree:
         coordinates = ", ".join(name for name, known in LOSSES.items() if known.degree)
         raise ValueError(f"loss: {what}; expected a loss of coordinates ({coordinates}), got {loss}")

@@ -103,8 +103,8 @@ class Callback:
 
 
 def default_units(loss: PerPair) -> str:
-    """Pixels for a loss with a unit. The others are the same in both, and of functions it is not known."""
-    return "px" if loss.degree else "grid"
+    """Pixels for a loss to which the unit matters. Others are the same in both, and of functions it is not known."""
+    return "px" if loss.facts and loss.facts.in_lengths else "grid"
 
 
 def unwrapped(model: Any) -> Any:

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -23,7 +23,9 @@ if typing.TYPE_CHECKING:
 FILE = Path(__file__).parent / "catalog.json"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OTHER = 1.25
-"""Times a number's default: another number, by which a program's arguments are told from its constants."""
+"""Times a number: another one."""
+
+Numbers: TypeAlias = "float | list[float]"
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Entry:
     loss: str
     choices: dict[str, Any]
     """The parameters that it has compiled in."""
-    defaults: dict[str, float]
-    """The numbers that it takes, and their defaults."""
+    defaults: dict[str, Numbers]
+    """The numbers that it takes, and their defaults, or some where there are none."""
     arguments: list[Place]
     """The constants of its program that depend on them."""
     numbers: dict[str, list[float]]
@@ -72,10 +74,23 @@ def entries(losses: Mapping[str, Any]) -> Iterator[tuple[Entry, tuple[Program, P
     """
     for name, loss in losses.items():
         fixed = {key: _values(parameter.kind) for key, parameter in loss.parameters.items()}
-        numbers = {key: float(loss.parameters[key].default) for key, values in fixed.items() if not values}
+        numbers = {key: _numbers(loss.parameters[key]) for key, values in fixed.items() if not values}
         fixed = {key: values for key, values in fixed.items() if values}
         for chosen in itertools.product(*fixed.values()):
             yield _entry(name, loss, dict(zip(fixed, chosen, strict=True)), numbers)
+
+
+def _numbers(parameter: Any) -> Numbers:
+    if parameter.required:
+        return 3.0 if parameter.kind is float else [3.0] * len(typing.get_args(parameter.kind))
+    return float(parameter.default)
+
+
+def _other(value: Numbers) -> Numbers:
+    """Other numbers, by which a program's arguments are told from its constants."""
+    if isinstance(value, list):
+        return [OTHER * number for number in value]
+    return OTHER * value if value else OTHER - 1.0
 
 
 def _values(kind: Any) -> tuple[Any, ...]:
@@ -86,10 +101,10 @@ def _values(kind: Any) -> tuple[Any, ...]:
 
 
 def _entry(
-    name: str, loss: Any, choices: dict[str, Any], defaults: dict[str, float]
+    name: str, loss: Any, choices: dict[str, Any], defaults: dict[str, Numbers]
 ) -> tuple[Entry, tuple[Program, Program]]:
     narrow, wide = (_program(loss.formula, {**choices, **defaults}, dtype) for dtype in DTYPES.values())
-    changed = {key: value * OTHER for key, value in defaults.items()}
+    changed = {key: _other(value) for key, value in defaults.items()}
     other = _program(loss.formula, {**choices, **changed}, torch.float32) if defaults else narrow
     constants = dict(other.constants())
     arguments = [place for place, value in narrow.constants() if constants[place] != value]

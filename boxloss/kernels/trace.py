@@ -245,6 +245,10 @@ def _select(tensor: Array, axis: int, index: int) -> Array:
     return _unbind(tensor, axis)[index]
 
 
+def _slice(tensor: Array, axis: int, start: int, end: int) -> Array:
+    return tensor[(slice(None),) * axis + (slice(start, end),)]
+
+
 def _stack(tracer: _Tracer, parts: Sequence[Any], axis: int = 0) -> Array:
     return np.stack([tracer.tensor(part) for part in parts], axis=axis)
 
@@ -266,13 +270,21 @@ RULES: dict[str, Rule] = {
         for name in ("add", "sub", "mul", "div", "maximum", "minimum")
         for form in ("Tensor", "Scalar", "default")
     },
-    **{f"aten.{name}.default": _pointwise(name) for name in ("neg", "abs", "sgn", "hypot", "log", "log1p", "atan2")},
+    **{
+        f"aten.{name}.default": _pointwise(name)
+        for name in ("neg", "abs", "sgn", "hypot", "exp", "expm1", "log", "log1p", "atan2")
+    },
     **{
         f"aten.{name}.{form}": _pointwise(name, TRUTH)
         for name in ("lt", "gt", "le", "ge", "eq", "ne")
         for form in ("Tensor", "Scalar")
     },
     **{f"aten.bitwise_and.{form}": _pointwise("and") for form in ("Tensor", "Scalar")},
+    **{f"aten.bitwise_or.{form}": _pointwise("or") for form in ("Tensor", "Scalar")},
+    "aten.bitwise_not.default": lambda tracer, given: tracer.pointwise("eq", given, 0.0, kind=TRUTH),
+    "aten.cat.default": lambda tracer, parts, axis=0: np.concatenate(
+        [tracer.tensor(part) for part in parts], axis=axis
+    ),
     "aten.pow.Tensor_Scalar": _pointwise("pow"),
     "aten.atan.default": lambda tracer, given: tracer.pointwise("atan2", given, 1.0),
     "aten.rsub.Scalar": lambda tracer, given, other: tracer.pointwise("sub", other, given),
@@ -285,6 +297,7 @@ RULES: dict[str, Rule] = {
     "aten.masked_fill.Scalar": lambda tracer, given, mask, value: tracer.pointwise("where", mask, value, given),
     "aten.clamp.default": _clamp,
     "aten.sum.dim_IntList": lambda tracer, given, axes, keep=False: tracer.fold("add", given, axes, keep),
+    "aten.sum.default": lambda tracer, given: tracer.fold("add", given, range(tracer.tensor(given).ndim)),
     "aten.amax.default": lambda tracer, given, axes, keep=False: tracer.fold("maximum", given, axes, keep),
     "aten.view.dtype": _view_dtype,
     "aten._to_copy.default": _copied,
@@ -296,6 +309,7 @@ RULES: dict[str, Rule] = {
     "aten.expand.default": _rearranged(np.broadcast_to),
     "aten.unsqueeze.default": _rearranged(np.expand_dims),
     "aten.select.int": _rearranged(_select),
+    "aten.slice.Tensor": _rearranged(_slice),
     "aten.unbind.int": _rearranged(_unbind),
     "<built-in function getitem>": lambda tracer, given, index: tracer.tensor(given)[index],
     "aten.stack.default": _stack,

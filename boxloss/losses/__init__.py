@@ -6,10 +6,32 @@ from ._parameters import NonNegative, UpToOne
 
 # The order of the families is the order of LOSSES and of every table.
 # isort: off
-from .coordinate import l1_loss, l2_loss, smooth_l1_loss
-from .overlap import dice_box_loss, giou_loss, iou_loss, log_iou_loss, squared_iou_loss, tversky_box_loss
-from .distance import cdiou, cdiou_loss, ciou_loss, diou_loss, eiou_loss
-from .focused import focal_eiou_loss
+from .coordinate import balanced_l1_loss, l1_loss, l2_loss, smooth_l1_loss
+from .overlap import (
+    alpha_iou_loss,
+    dice_box_loss,
+    focaler_iou_loss,
+    giou_loss,
+    inner_iou_loss,
+    iou_loss,
+    log_iou_loss,
+    squared_iou_loss,
+    tversky_box_loss,
+)
+from .distance import (
+    bounded_iou_loss,
+    cdiou,
+    cdiou_loss,
+    ciou_loss,
+    diou_loss,
+    eiou_loss,
+    mpdiou_loss,
+    piou_loss,
+    shape_iou_loss,
+    siou_loss,
+)
+from .focused import focal_eiou_loss, wiou_loss
+from .gaussian import gwd_loss, kld_loss, nwd_loss
 # isort: on
 
 __all__ = [
@@ -18,6 +40,9 @@ __all__ = [
     "LossFunction",
     "NonNegative",
     "UpToOne",
+    "alpha_iou_loss",
+    "balanced_l1_loss",
+    "bounded_iou_loss",
     "cdiou",
     "cdiou_loss",
     "ciou_loss",
@@ -27,14 +52,24 @@ __all__ = [
     "eiou_loss",
     "find_loss",
     "focal_eiou_loss",
+    "focaler_iou_loss",
     "giou_loss",
+    "gwd_loss",
+    "inner_iou_loss",
     "iou_loss",
+    "kld_loss",
     "l1_loss",
     "l2_loss",
     "log_iou_loss",
+    "mpdiou_loss",
+    "nwd_loss",
     "pairwise",
+    "piou_loss",
+    "shape_iou_loss",
     "similarity",
+    "siou_loss",
     "smooth_l1_loss",
     "squared_iou_loss",
     "tversky_box_loss",
+    "wiou_loss",
 ]

@@ -63,8 +63,8 @@ class Loss:
     source: str
     bounds: tuple[float, float]
     """Of the values, with the default parameters."""
-    degree: int
-    """Both boxes times s multiply the loss by s^degree: 0 without unit, 1 a length, 2 an area."""
+    degree: int | None
+    """Both boxes times s multiply the loss by s^degree: 0 without unit, 1 a length, 2 an area; None: by no power."""
     lengths: tuple[str, ...]
     """Parameters that are lengths and scale with the boxes."""
     symmetric: bool
@@ -73,13 +73,22 @@ class Loss:
     """A factor is held constant in the backward pass, so that the gradient is not the derivative of the value."""
     zero_without_overlap: bool
     """The loss, and with it the gradient, is 0 wherever the boxes do not overlap."""
+    zero_from: str
+    """The parameter that is the IoU from which on the loss, and with it the gradient, is 0; empty if there is none."""
     focus: Callable[..., Tensor] | None
     """The weight of each pair in a reweighted loss, of the same arguments as the formula; it can be normalized."""
+    running_mean: Callable[..., bool] | None
+    """Whether the loss, with given parameters, needs ``mean``, that of 1 − I/U over all pairs; `BoxLoss` keeps it."""
     parameters: Mapping[str, Parameter]
 
     @property
     def unit(self) -> str:
-        return ("none", "length", "area")[self.degree]
+        return "of no power" if self.degree is None else ("none", "length", "area")[self.degree]
+
+    @property
+    def in_lengths(self) -> bool:
+        """The unit of the boxes matters: it carries one, or a parameter does."""
+        return self.degree != 0 or bool(self.lengths)
 
     @property
     def summary(self) -> str:
@@ -97,7 +106,9 @@ class Loss:
 
     @property
     def warning(self) -> str:
-        return "0, with zero gradient, wherever the boxes do not overlap" if self.zero_without_overlap else ""
+        if self.zero_without_overlap:
+            return "0, with zero gradient, wherever the boxes do not overlap"
+        return f"0, with zero gradient, wherever IoU ≥ {self.zero_from}" if self.zero_from else ""
 
     def check_parameters(self, given: Mapping[str, Any]) -> None:
         for name, value in given.items():
@@ -142,12 +153,14 @@ def define(
     *,
     source: str,
     bounds: tuple[float, float],
-    degree: int = 0,
+    degree: int | None = 0,
     lengths: tuple[str, ...] = (),
     symmetric: bool = True,
     detached: bool = False,
     zero_without_overlap: bool = False,
+    zero_from: str = "",
     focus: Callable[..., Tensor] | None = None,
+    running_mean: Callable[..., bool] | None = None,
 ) -> Callable[[Callable[..., Tensor]], LossFunction]:
     """Make a formula ``x_loss(pair, *, own parameters)`` the public function ``x_loss(pred, target, *, …)``.
 
@@ -159,12 +172,15 @@ def define(
     Args:
         source: author, place, year and number of the paper.
         bounds: of the values, with the default parameters; an upper bound may be `math.inf`.
-        degree: both boxes times s multiply the loss by s^degree: 0 without unit, 1 a length, 2 an area.
+        degree: both boxes times s multiply the loss by s^degree: 0 without unit, 1 a length, 2 an area; None: by no
+            power of s.
         lengths: names of the parameters that are lengths.
         symmetric: pred and target can be swapped.
         detached: a factor is held constant in the backward pass.
         zero_without_overlap: the loss is 0 wherever the boxes do not overlap.
+        zero_from: name of the parameter that is the IoU from which on the loss is 0.
         focus: the weight of each pair in a reweighted loss, of the formula's arguments.
+        running_mean: of the formula's parameters: whether it needs ``mean``, the mean of 1 − I/U over all pairs seen.
 
     Raises:
         TypeError: the formula's parameters are not a pair and keyword-only ones, or have a name that every loss has.
@@ -173,8 +189,8 @@ def define(
 
     def decorate(formula: Callable[..., Tensor]) -> LossFunction:
         _check_formula(formula)
-        if degree not in (0, 1, 2):
-            raise ValueError(f"degree: expected 0, 1 or 2, got {degree!r}")
+        if degree not in (None, 0, 1, 2):
+            raise ValueError(f"degree: expected 0, 1, 2 or None, got {degree!r}")
 
         def function(
             pred: Tensor,
@@ -211,7 +227,9 @@ def define(
             symmetric=symmetric,
             detached=detached,
             zero_without_overlap=zero_without_overlap,
+            zero_from=zero_from,
             focus=focus,
+            running_mean=running_mean,
             parameters=_own_parameters(formula),
         )
         LOSSES[loss.name] = loss
@@ -225,8 +243,7 @@ def define(
 _SHARED = {"reduction", "weight", "avg_factor"}
 _TAKEN = {
     *("pred", "target", *_SHARED),  # of loss functions
-    *("name", "convention", "box_format", "gain", "normalize_weight"),  # of BoxLoss
-    *("loss", "a", "b"),  # of pairwise
+    *("name", "convention", "box_format", "gain", "normalize_weight", "momentum"),  # of BoxLoss
 }
 
 

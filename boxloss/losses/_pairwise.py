@@ -22,7 +22,7 @@ TILE = 1 << 16
 _Tile = tuple[slice, slice, slice]
 
 
-def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, **parameters: Any) -> Tensor:
+def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: Any) -> Tensor:
     """The loss of every box of ``a`` with every box of ``b``.
 
     By a kernel it costs the output alone. By the formula it costs the output and a bounded scratch, some 60 MB: the

@@ -22,6 +22,13 @@ class Domain:
 
 
 NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
+Positive = Annotated[float, Domain("> 0", lambda x: x > 0)]
+FromZeroToTen = Annotated[float, Domain("in [0, 10]", lambda x: 0 <= x <= 10)]
+FromOneToThousand = Annotated[float, Domain("in [1, 1000]", lambda x: 1 <= x <= 1000)]
+UpToTen = Annotated[float, Domain("in (0, 10]", lambda x: 0 < x <= 10)]
+Length = Annotated[float, Domain("in [1e-9, 1e9]", lambda x: 1e-9 <= x <= 1e9)]
+Size = Annotated[tuple[float, float], Domain("in [1e-9, 1e9]", lambda x: 1e-9 <= x <= 1e9)]
+"""Width and height."""
 UpToThousand = Annotated[float, Domain("in (0, 1000]", lambda x: 0 < x <= 1000)]
 UpToOne = Annotated[float, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
 
@@ -45,18 +52,23 @@ class Parameter:
             return "one of " + ", ".join(map(repr, typing.get_args(self.kind)))
         if self.kind is bool:
             return "True or False"
-        if self.kind is float:
-            return "a finite number" + (f" {self.domain.text}" if self.domain else "")
+        numbers = {float: "a finite number", tuple[float, float]: "two finite numbers"}.get(self.kind)
+        if numbers:
+            return numbers + (f" {self.domain.text}" if self.domain else "")
         return "anything"
 
     def check(self, value: Any) -> None:
         if typing.get_origin(self.kind) is Literal:
-            right_type, right_value = isinstance(value, str), value in typing.get_args(self.kind)
+            choices = typing.get_args(self.kind)
+            right_type, right_value = type(value) in {type(choice) for choice in choices}, value in choices
         elif self.kind is bool:
             right_type = right_value = isinstance(value, bool)
-        elif self.kind is float:
-            right_type = is_number(value)
-            right_value = is_finite(value) and (self.domain is None or self.domain.holds(value))
+        elif self.kind is float or typing.get_origin(self.kind) is tuple:
+            pair = self.kind is not float
+            numbers = value if pair and isinstance(value, list | tuple) else (value,)
+            right_type = all(map(is_number, numbers)) and pair is isinstance(value, list | tuple)
+            right_value = len(numbers) == 1 + pair and all(map(is_finite, numbers))
+            right_value = right_value and (self.domain is None or all(map(self.domain.holds, numbers)))
         else:
             return
         if not right_type:

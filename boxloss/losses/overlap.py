@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..geometry import BoxPair
+from ..geometry import BoxPair, one_minus_exp
 from ._define import define
-from ._parameters import UpToOne, UpToThousand
+from ._parameters import NonNegative, UpToOne, UpToTen, UpToThousand
 
 
 @define(source="", bounds=(0, 1))
@@ -56,12 +56,8 @@ def log_iou_loss(pair: BoxPair, *, floor: UpToOne = 1e-6) -> Tensor:
     >>> log_iou_loss(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # -ln(1/7)
     tensor(1.9459)
     """
-    # Near 1 the digits are in 1 − IoU, else in IoU. The bounds keep the branch that isn't taken finite.
-    iou = torch.where(pair.next_to_0, pair.iou.detach(), pair.iou)
-    far = -iou.clamp(min=torch.finfo(iou.dtype).tiny).log()
-    near = -(-pair.iou_loss.clamp(max=0.5)).log1p()
     low = pair.iou <= floor if floor < 0.5 else pair.iou_loss >= 1.0 - floor
-    return torch.where(pair.iou > 0.5, near, far).masked_fill(low, 0.0 - math.log(floor))
+    return (-pair.log_iou).masked_fill(low, 0.0 - math.log(floor))
 
 
 @define(source="Ge et al., YOLOX, 2021, arXiv:2107.08430 (code); PaddleDetection", bounds=(0, 1))
@@ -86,6 +82,87 @@ def squared_iou_loss(pair: BoxPair) -> Tensor:
     """
     # Equal in both branches; each keeps its digits, and those of its gradient, where it is taken.
     return torch.where(pair.iou > 0.5, pair.iou_loss * (1.0 + pair.iou), 1.0 - pair.iou * pair.iou)
+
+
+@define(source="He et al., NeurIPS 2021, arXiv:2110.13675", bounds=(0, 1))
+def alpha_iou_loss(pair: BoxPair, *, alpha: UpToThousand = 3.0) -> Tensor:
+    """IoU to a power: α > 1 gives more weight to pairs that overlap much.
+
+        1 − (I/U)^α
+
+    I and U are the areas of the boxes' intersection and union. α = 1 is the IoU loss, α = 2 the squared one.
+
+    Args:
+        {common}
+        alpha: α; 3 in the authors' code.
+
+    Returns:
+        ``(...)``, without unit, in [0, 1]. 0 where two boxes coincide; 1 where they do not overlap.
+
+    Raises:
+        {raises}
+
+    >>> alpha_iou_loss(torch.tensor([0.0, 0, 2, 4]), torch.tensor([0.0, 1, 2, 3]))  # 1 - (4/8)³
+    tensor(0.8750)
+    """
+    return one_minus_exp(-alpha * pair.log_iou).masked_fill(pair.iou == 0.0, 1.0)
+
+
+@define(source="Zhang and Zhang, 2024, arXiv:2401.10525", bounds=(0, 1), zero_from="u")
+def focaler_iou_loss(pair: BoxPair, *, d: NonNegative = 0.0, u: UpToOne = 0.95) -> Tensor:
+    """IoU, stretched: of the range between two bounds, so that pairs worse or better than these have no say.
+
+        1 − clamp((I/U − d)/(u − d), 0, 1)
+
+    I and U are the areas of the boxes' intersection and union. As published, the loss is 0, with zero gradient,
+    wherever IoU is u or more, and 1, with zero gradient, wherever it is below d. Next to u the value is a small
+    difference, rounded as 1 − I/U is: within 4 units in the last place of (1 − I/U)/(u − d), not of itself.
+
+    Args:
+        {common}
+        d: the IoU up to which the loss is 1.
+        u: the IoU from which on it is 0; above ``d``.
+
+    Returns:
+        ``(...)``, without unit, in [0, 1]. 0 **wherever IoU is u or more**; 1 where it is d or less.
+
+    Raises:
+        {raises}
+
+    >>> focaler_iou_loss(torch.tensor([0.0, 0, 2, 4]), torch.tensor([0.0, 1, 2, 3]))  # 1 - (4/8)/0.95
+    tensor(0.4737)
+    """
+    if not d < u:
+        raise ValueError(f"d and u: expected d < u, got {d} and {u}")
+    # 1 − u is exact for u above ½, and 1 − I/U has the digits there.
+    above = torch.where(pair.iou > 0.5, pair.iou_loss - (1.0 - u), u - pair.iou)
+    return (above / (u - d)).clamp(min=0.0).masked_fill(pair.iou < d, 1.0)
+
+
+@define(source="Zhang et al., 2023, arXiv:2311.02877", bounds=(0, 1))
+def inner_iou_loss(pair: BoxPair, *, ratio: UpToTen = 0.75) -> Tensor:
+    """IoU of smaller or larger boxes about the same centers.
+
+        1 − Iᵢ/Uᵢ
+
+    Iᵢ and Uᵢ are the areas of the intersection and union of both boxes with their sides times ``ratio``, each about its
+    own center. Smaller ones tell good pairs apart more sharply, larger ones reach further.
+
+    Args:
+        {common}
+        ratio: of the inner sides to the sides; each factor of 2 beyond 1/2 … 2 costs one bit of the value.
+
+    Returns:
+        ``(...)``, without unit, in [0, 1]. 0 where two boxes coincide; 1 where the inner ones do not overlap.
+
+    Raises:
+        {raises}
+
+    >>> # 4 × 4 boxes 1 apart; their inner ones are 3 × 3 and share 2 × 3
+    >>> inner_iou_loss(torch.tensor([0.0, 0, 4, 4]), torch.tensor([1.0, 0, 5, 4]))  # 1 - 6/(9 + 9 - 6)
+    tensor(0.5000)
+    """
+    return pair.inner(ratio).iou_loss
 
 
 @define(source="Rezatofighi et al., CVPR 2019, arXiv:1902.09630", bounds=(0, 2))

@@ -123,7 +123,7 @@ class Trainer:
         self.grid = make_grid(self.config, self.data.train)
         self.anchors = self.grid.anchors
         self.model = make_model(self.config, self.grid).to(self.device)
-        self.loss = self.config.yolo_loss(self.grid)
+        self.loss: Any = self.config.yolo_loss(self.grid)
         coarsest = math.prod(side // self.model.multiple for side in self.config.input_size)
         if self.batch // self.ranks * coarsest == 1:
             raise ValueError(
@@ -178,11 +178,13 @@ class Trainer:
         """That of the configuration, times what makes the first gradients match those of another loss."""
         if self.config.match.loss is None:
             return self.config.gain
-        before = copy.deepcopy(self.model.state_dict())  # normalization layers count what passes
+        # Normalization layers count what passes, and so may a loss.
+        before, loss_before = copy.deepcopy((self.model.state_dict(), self.loss.state_dict()))
         self._training_mode()
         first = itertools.islice(self._batches(0, 0), self.config.match.batches)
         norms = [self._norms(step, batch) for step, batch in enumerate(first)]
         self.model.load_state_dict(before)
+        self.loss.load_state_dict(loss_before)
         own, wanted = mean_over_ranks(torch.tensor(norms, dtype=torch.float64, device=self.device)).T.tolist()
         return self.config.gain * matching_gain(own, wanted)
 
@@ -287,13 +289,14 @@ class Trainer:
                 "anchors": self.anchors,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "loss": self.loss.state_dict(),
                 "sums": self.sums,
                 "gain": self.gain,
             },
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
-        missing = {"step", "anchors", "model", "optimizer", "sums", "gain"} - state.keys()
+        missing = {"step", "anchors", "model", "optimizer", "loss", "sums", "gain"} - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if type(state["step"]) is not int or not 0 <= state["step"] <= self.steps:
@@ -302,6 +305,7 @@ class Trainer:
             raise ValueError("its anchors are of other boxes than the training data holds now")
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.loss.load_state_dict(state["loss"])
         self.step = state["step"]
         self.sums = state["sums"]
         self.gain = state["gain"]

@@ -101,6 +101,20 @@ INLINE double ISA_NAME(exp)(double x) {
   return x != x ? x : found;
 }
 
+INLINE double ISA_NAME(expm1)(double x) {
+  double p = 1.0 / 3628800;
+  p = p * x + 1.0 / 362880;
+  p = p * x + 1.0 / 40320;
+  p = p * x + 1.0 / 5040;
+  p = p * x + 1.0 / 720;
+  p = p * x + 1.0 / 120;
+  p = p * x + 1.0 / 24;
+  p = p * x + 1.0 / 6;
+  p = p * x + 0.5;
+  double near = x + x * (p * x), far = ISA_NAME(exp)(x) - 1; /* to 1e-13 */
+  return ((x >= -0.25) & (x <= 0.25)) ? near : far;
+}
+
 /* Of x >= 0, for floats. */
 INLINE double ISA_NAME(pow)(double x, double y) {
   double found = ISA_NAME(exp)(y * ISA_NAME(log)(x));

@@ -32,6 +32,8 @@ INLINE R OP(hypot)(R x, R y) {
   return sqrt(x * x + y * y) / scale;
 }
 
+INLINE R OP(exp)(R x) { return exp(x); }
+INLINE R OP(expm1)(R x) { return expm1(x); }
 INLINE R OP(log)(R x) { return log(x); }
 INLINE R OP(log1p)(R x) { return log1p(x); }
 INLINE R OP(pow)(R x, R y) { return pow(x, y); }
@@ -41,6 +43,8 @@ INLINE R OP(atan2)(R y, R x) { return ISA_NAME(atan2)(y, x, 0); }
 
 INLINE R OP(abs)(R x) { return fabsf(x); }
 INLINE R OP(hypot)(R x, R y) { return (R)sqrt((double)x * x + (double)y * y); }
+INLINE R OP(exp)(R x) { return (R)ISA_NAME(exp)(x); }
+INLINE R OP(expm1)(R x) { return (R)ISA_NAME(expm1)(x); }
 INLINE R OP(log)(R x) { return (R)ISA_NAME(log)(x); }
 INLINE R OP(log1p)(R x) { return (R)ISA_NAME(log1p)(x); }
 INLINE R OP(pow)(R x, R y) { return (R)ISA_NAME(pow)(x, y); }

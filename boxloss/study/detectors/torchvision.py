@@ -77,6 +77,7 @@ class DetectorTrainer(Trainer):
         self.model: Any = build(self.config, len(self.data.train.annotations.categories)).to(self.device)
         self._box_loss = self.config.box_loss(self.config.loss, self.config.loss_parameters)
         self._attached = attach(self.model, self._box_loss) if self._box_loss else None
+        self.loss = self._box_loss or nn.Identity()  # whose state is saved
 
     def _apply_gain(self, gain: float) -> None:
         self._factor = gain
