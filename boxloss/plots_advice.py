@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .files import replacing
 from .plots import _descent_looks, _legend_below, _save, _subplots
 
 Line = tuple[Sequence[float], Sequence[float]]
@@ -45,7 +46,7 @@ def plot_panels(panels: Sequence[Panel], path: Path) -> None:
     for axis, panel in zip(axes[0], panels, strict=True):
         _draw_panel(axis, panel, looks)
     _legend_below(figure, *axes[0])
-    _save(figure, path)
+    _save_small(figure, path)
 
 
 def _draw_panel(axis: Any, panel: Panel, looks: Mapping[str, dict[str, Any]]) -> None:
@@ -69,7 +70,14 @@ def _draw_panel(axis: Any, panel: Panel, looks: Mapping[str, dict[str, Any]]) ->
         axis.axvline(place, color="0.4", linewidth=1, linestyle=":")
         last = k == len(panel.notes) - 1  # beside the outermost line, on the side where there is room
         offset, side = (3, "left") if last else (-3, "right")
-        look = {"xycoords": _across(axis), "textcoords": "offset points", "rotation": 90, "size": 8, "color": "0.3"}
+        look: dict[str, Any] = {
+            "xycoords": _across(axis),
+            "textcoords": "offset points",
+            "rotation": 90,
+            "size": 8,
+            "color": "0.3",
+        }
+        look["bbox"] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5}
         axis.annotate(text, (place, 0.03), (offset, 0), va="bottom", ha=side, **look)
 
 
@@ -79,23 +87,24 @@ def _across(axis: Any) -> Any:
 
 
 def plot_maps(maps: Sequence[Map], abscissa: str, ordinate: str, meaning: str, path: Path) -> None:
-    """Quantities with signs side by side, on one scale, linear within ±0.1 and logarithmic beyond."""
-    from matplotlib.colors import SymLogNorm
+    """Quantities with signs side by side, on one scale of steps, ever larger away from 0."""
+    from matplotlib.colors import BoundaryNorm
 
     figure, axes = _subplots(1, len(maps), (3.1 * len(maps) + 1, 3.6), sharey=True)
-    norm = SymLogNorm(0.1, vmin=-100, vmax=100, base=10)
+    steps = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+    bounds = (*(-step for step in reversed(steps)), *steps)
+    norm = BoundaryNorm(bounds, 256, extend="both")
     for axis, one in zip(axes[0], maps, strict=True):
         drawn = axis.pcolormesh(one.x, one.y, one.value, norm=norm, cmap="RdBu_r", rasterized=True)
         axis.set_title(one.title, fontsize=10, parse_math=False)
         axis.set(xlabel=abscissa, aspect="equal")
     axes[0, 0].set_ylabel(ordinate)
-    ticks = (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100)
-    bar = figure.colorbar(drawn, ax=list(axes[0]), extend="both", shrink=0.8, label=meaning, ticks=ticks)
-    bar.ax.set_yticklabels([f"{tick:g}".replace("-", "−") for tick in ticks])
-    _save(figure, path)
+    bar = figure.colorbar(drawn, ax=list(axes[0]), label=meaning)
+    bar.set_ticks(bounds, labels=[f"{bound:g}".replace("-", "−") for bound in bounds], fontsize=8)
+    _save_small(figure, path)
 
 
-_ARROWS = 11
+_ARROWS = 9
 """Along each side of a map."""
 
 
@@ -110,7 +119,7 @@ def plot_fields(fields: Mapping[str, Mapping[str, Any]], axes_of: Mapping[str, t
     from matplotlib.colors import BoundaryNorm
 
     columns = max(len(row) for row in fields.values())
-    figure, axes = _subplots(len(fields), columns, (1.6 + 2.1 * columns, 0.5 + 2.25 * len(fields)))
+    figure, axes = _subplots(len(fields), columns, (1.7 + 1.75 * columns, 0.4 + 1.95 * len(fields)))
     norms = {(case, loss): np.hypot(f.along_x, f.along_y) for case, row in fields.items() for loss, f in row.items()}
     bounds = _decades(max(float(norm.max()) for norm in norms.values()) or 1.0)
     scale = BoundaryNorm(bounds, 256, extend="min")  # steps, so that equal colors can be found again
@@ -124,12 +133,13 @@ def plot_fields(fields: Mapping[str, Mapping[str, Any]], axes_of: Mapping[str, t
                 _plain_sides(axis, one)
             axis.set_box_aspect(1)
             axis.tick_params(labelsize=8)
-            axis.set_title(loss, fontsize=10, parse_math=False)
+            if case == next(iter(fields)):
+                axis.set_title(loss, fontsize=10, parse_math=False)
             axis.set_xlabel(names[0], fontsize=9, labelpad=0)
         row[0].set_ylabel(f"{case}\n\n{names[1]}", fontsize=9)
     bar = figure.colorbar(drawn, ax=axes, shrink=min(1, 1.6 / len(fields)), aspect=30, label="length of the gradient")
     bar.set_ticks(bounds, labels=[f"{bound:g}" for bound in bounds])
-    _save(figure, path)
+    _save_small(figure, path)
 
 
 def _decades(highest: float) -> list[float]:
@@ -169,34 +179,35 @@ def _plain_sides(axis: Any, one: Any) -> None:
         side.set_minor_locator(NullLocator())
 
 
-def plot_landscapes(panel: Panel, maps: Mapping[str, Any], path: Path) -> None:
+def plot_landscapes(panels: Sequence[Panel], maps: Mapping[str, Any], path: Path) -> None:
     """Above losses along a line, below each of them over the plane; the maps have scales of their own.
 
     Args:
-        panel: the lines, by loss.
+        panels: the lines, by loss.
         maps: by loss, what has ``x``, ``y``, ``value``.
     """
     from matplotlib.figure import Figure
 
-    columns = min(4, max(2, len(maps)))
-    rows = -(-len(maps) // columns)
-    figure: Any = Figure(figsize=(2.9 * columns, 3.2 + 2.5 * rows), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(3.2, 2.5 * rows))
-    looks = _descent_looks(list(panel.lines))
-    top = above.subplots()
-    _draw_panel(top, panel, looks)
-    above.legend(*top.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
-    axes = below.subplots(rows, columns, squeeze=False).flat
+    rows = -(-len(maps) // 4)
+    columns = max(2, -(-len(maps) // rows))
+    figure: Any = Figure(figsize=(0.6 + 2.9 * columns, 3.4 + 2.5 * rows), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(3.4, 2.5 * rows))
+    looks = _descent_looks(list(maps))
+    tops = above.subplots(1, len(panels), squeeze=False)[0]
+    for axis, panel in zip(tops, panels, strict=True):
+        _draw_panel(axis, panel, looks)
+    _legend_below(above, *tops)
+    axes = list(below.subplots(rows, columns, squeeze=False).flat)
     for axis, (loss, one) in zip(axes, maps.items(), strict=False):
         drawn = axis.contourf(one.x, one.y, one.value, levels=14, cmap="viridis")
         axis.set_title(loss, fontsize=10, parse_math=False)
         axis.tick_params(labelsize=8)
         below.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
-    for axis in list(below.axes)[: rows * columns][len(maps) :]:
+    for axis in axes[len(maps) :]:
         axis.remove()
     below.supxlabel("prediction’s center, x − target’s", fontsize=9)
     below.supylabel("y − target’s", fontsize=9)
-    _save(figure, path)
+    _save_small(figure, path)
 
 
 def plot_fits(fits: Mapping[str, Any], path: Path) -> None:
@@ -219,7 +230,7 @@ def plot_fits(fits: Mapping[str, Any], path: Path) -> None:
     for axis in (loss, recall, dice):
         axis.grid(alpha=0.3)
     _legend_below(figure, recall)
-    _save(figure, path)
+    _save_small(figure, path)
 
 
 def _draw_scores(axis: Any, fits: Mapping[str, Any]) -> None:
@@ -236,3 +247,18 @@ def _draw_scores(axis: Any, fits: Mapping[str, Any]) -> None:
     axis.set(xlim=(0, 1), title="threshold ½")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=2, fontsize=8, frameon=False)
     axis.grid(axis="x", alpha=0.3)
+
+
+def _save_small(figure: Any, path: Path) -> None:
+    """A PNG with a palette, a third as large: pages hold many figures."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    if path.suffix.lower() != ".png":
+        return _save(figure, path)
+    figure.set_dpi(130)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+    with replacing(path) as file:
+        picture.quantize(128, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)

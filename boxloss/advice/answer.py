@@ -23,3 +23,5 @@ class Answer:
     """What is often read elsewhere and isn't so."""
     table: Sequence[Sequence[str]] = field(default=())
     """Rows of cells, the first row the header."""
+    caption: str = ""
+    """What the table's numbers are."""

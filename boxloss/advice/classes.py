@@ -28,9 +28,10 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     return dice_loss(logits.reshape(-1, 1), target.reshape(-1, 1), squared=True).reshape(logits.shape)
 
 
-def dice_of(p: Tensor, target: Tensor) -> Tensor:
+def dice_of(p: Tensor, target: Tensor, smooth: float = 0.0) -> Tensor:
     """The same of probabilities."""
-    return dice_loss(p.reshape(-1, 1), target.reshape(-1, 1), squared=True, activation="none").reshape(p.shape)
+    one, other = p.reshape(-1, 1), target.reshape(-1, 1)
+    return dice_loss(one, other, squared=True, activation="none", smooth=smooth).reshape(p.shape)
 
 
 LOSSES_OF_CLASSES: dict[str, Loss] = {
@@ -74,7 +75,8 @@ def cross_entropy_or_dice() -> Answer:
     off = float(torch.maximum((of_entropy - (p - t)).abs(), (by_p + of_coefficient).abs() / (1 / t)).max())
     rare = torch.tensor([0.001, 0.01], dtype=torch.float64)
     explodes = float(slope(dice_of, *rare)[1])
-    empty = float(slope(dice_of, torch.tensor(0.3, dtype=torch.float64), torch.zeros((), dtype=torch.float64))[1])
+    nothing = torch.tensor(0.3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    empty, smoothed = (float(slope(partial(dice_of, smooth=smooth), *nothing)[1]) for smooth in (0.0, 1.0))
     missed, one = torch.tensor(0.001, dtype=torch.float64), torch.ones((), dtype=torch.float64)
     pushes = {name: float(slope(loss, missed.logit(), one)[1]) for name, loss in LOSSES_OF_CLASSES.items()}
     entropy_missed, dice_missed = pushes["cross-entropy"], pushes["Dice, of one pixel"]
@@ -95,12 +97,13 @@ def cross_entropy_or_dice() -> Answer:
             f"It vanishes where nothing is there: at t = 0, p = 0.3 it is {number(empty)}, so an image without"
             " foreground teaches nothing; and by the logit where a prediction is confidently wrong: at t = 1,"
             f" p = 0.001 cross-entropy pushes with {number(entropy_missed)}, Dice with {number(dice_missed)}.",
-            "This is one pixel. In an image Dice divides by sums over all pixels, which tames both; what comes of it"
-            " shows under imbalance. Their sum is a usual choice: cross-entropy always pushes, Dice asks for overlap.",
+            "This is one pixel. In an image Dice divides by sums over all pixels, which tames the explosion, not the"
+            f" rest; smooth = 1 gives what is empty a slope again ({number(smoothed)} at p = 0.3). Their sum is a usual"
+            " choice: cross-entropy always pushes, Dice asks for overlap. Tried under imbalance.",
         ),
         partial(plot_maps, maps, "p, predicted", "t, target", "slope"),
-        "Slopes over prediction and target. Blue pushes p up, red down; white: no push. The scale is logarithmic.",
-        {"off": off, "explodes": explodes, "empty": empty, **pushes},
+        "Slopes over prediction and target. Blue pushes p up, red down; white: hardly or not at all.",
+        {"off": off, "explodes": explodes, "empty": empty, "smoothed": smoothed, **pushes},
         "the two formulas side by side, as if they were by the same variable. p − t is by the logit, the other one by"
         " the probability; by the logit Dice’s has a factor p(1 − p) more.",
     )

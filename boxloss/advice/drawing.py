@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import nearest
+from ..losses import LOSSES
 from ..modules import BoxLoss
 from ..plots import require_matplotlib
 from ..plots_advice import Panel, plot_fields, plot_landscapes, plot_panels
@@ -42,15 +43,20 @@ def draw_landscape(losses: Mapping[str, BoxLoss], pred: Size, target: Size, path
     check_figure(path)
     touching = (pred[0] + target[0]) / 2
     distance = torch.linspace(0, 3 * touching, 301, dtype=torch.float64)
-    lines = {name: along(loss, distance, pred, target)[0].tolist() for name, loss in losses.items()}
-    panel = Panel(
-        f"prediction {_sides(pred)}, target {_sides(target)}",
-        "distance of the centers along x, in the unit of the boxes",
-        "loss",
-        {name: (distance.tolist(), line) for name, line in lines.items()},
-        notes={touching: "touching"},
-    )
-    plot_landscapes(panel, {name: landscape(loss, pred, target) for name, loss in losses.items()}, path)
+    by_unit: dict[str, dict[str, BoxLoss]] = {}  # what has another unit has another scale
+    for name, loss in losses.items():
+        by_unit.setdefault(LOSSES[loss.name].unit, {})[name] = loss
+    panels = [
+        Panel(
+            f"prediction {_sides(pred)}, target {_sides(target)}",
+            "distance of the centers along x",
+            "loss" if unit == "none" else f"loss, unit: {unit}",
+            {name: (distance.tolist(), along(loss, distance, pred, target)[0].tolist()) for name, loss in of.items()},
+            notes={touching: "touching"},
+        )
+        for unit, of in by_unit.items()
+    ]
+    plot_landscapes(panels, {name: landscape(loss, pred, target) for name, loss in losses.items()}, path)
 
 
 def draw_classification(path: Path) -> None:

@@ -145,8 +145,8 @@ CASES = {
     "around": Case("around the target", (2.5, 2.5), (1, 1), (0.4, 0.2), 0.74),
     "centered": Case("right center, wrong sides", (2, 0.5), (1, 1), (0.0, 0.0), 0.0),
 }
-_FEWEST, _MOST = 1 / 4, 4.0
-"""Sides in the maps of sizes, as multiples of the target's."""
+_SPAN = 2
+"""The maps of sizes reach from 2^-2 to 2^2 times the target's."""
 
 
 class Field(NamedTuple):
@@ -160,13 +160,13 @@ class Field(NamedTuple):
     along_y: Any
 
 
-def gradient_field(loss: BoxLoss, case: Case, points: int = 65) -> Field:
+def gradient_field(loss: BoxLoss, case: Case, points: int = 61) -> Field:
     """The gradient by what the case varies: the center's place, or width and height."""
     if case.reach:
-        x = y = torch.linspace(-case.reach, case.reach, points, dtype=torch.float64)
+        x = y = case.reach * _from_minus_one(points)
         pred, parts = boxes(x[None, :], y[:, None], case.pred), (0, 1)
     else:
-        factor = torch.logspace(_log2(_FEWEST), _log2(_MOST), points, 2.0, dtype=torch.float64)
+        factor = torch.exp2(_SPAN * _from_minus_one(points))
         x, y = factor * case.target[0], factor * case.target[1]
         pred, parts = _stacked(0.0, 0.0, x[None, :], y[:, None]), (2, 3)
     value, gradient = slopes(loss, pred, boxes(0.0, 0.0, case.target))
@@ -176,8 +176,7 @@ def gradient_field(loss: BoxLoss, case: Case, points: int = 65) -> Field:
 def landscape(loss: BoxLoss, pred: Size, target: Size, points: int = 65) -> Field:
     """The loss by where the prediction's center is, as far as three times the distance at which they part."""
     far_x, far_y = (1.5 * (own + other) for own, other in zip(pred, target, strict=True))
-    x = torch.linspace(-far_x, far_x, points, dtype=torch.float64)
-    y = torch.linspace(-far_y, far_y, points, dtype=torch.float64)
+    x, y = far_x * _from_minus_one(points), far_y * _from_minus_one(points)
     value, gradient = slopes(loss, boxes(x[None, :], y[:, None], pred), boxes(0.0, 0.0, target))
     return Field(x.numpy(), y.numpy(), value.numpy(), gradient[..., 0].numpy(), gradient[..., 1].numpy())
 
@@ -199,5 +198,6 @@ def pull(loss: BoxLoss, case: Case) -> tuple[float, float]:
     return float(toward), float(size)
 
 
-def _log2(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float64).log2())
+def _from_minus_one(points: int) -> Tensor:
+    """Evenly to 1; of an odd number the middle is 0 itself, where much is decided."""
+    return torch.arange(1 - points, points, 2, dtype=torch.float64) / (points - 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,9 +23,9 @@ _AROUND = 7
 class Task:
     """How much is drawn and how long is fitted."""
 
-    images: int = 16
+    images: int = 12
     side: int = 48
-    steps: int = 300
+    steps: int = 250
     rate: float = 0.02
     seed: int = 0
 
@@ -114,10 +115,22 @@ def try_losses(task: Task, tell: Callable[[str], None]) -> tuple[float, dict[str
     rare, common = float(masks.sum()), float((1 - masks).sum())
     of_ground, of_shapes = class_weights([common, rare]).tolist()
     fits = {}
-    for name, loss in losses(of_shapes / of_ground).items():
-        tell(f"fitting with {name}")
-        fits[name] = _fit(task, loss, images, masks, unseen, truth)
+    with _one_thread():
+        for name, loss in losses(of_shapes / of_ground).items():
+            tell(f"fitting with {name}")
+            fits[name] = _fit(task, loss, images, masks, unseen, truth)
     return rare / (rare + common), fits
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums, and with them the figures, do not depend on how many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fit(

@@ -13,6 +13,8 @@ from ..plots_advice import Panel, plot_fields, plot_panels
 from .answer import Answer
 from .fields import CASES, FAMILY, along, boxes, gradient_field, make_loss, plain_losses, pull, slopes
 
+Pulls = dict[str, dict[str, tuple[float, float]]]
+"""By loss and case: how strongly the center is pulled, and the sides."""
 _LONG, _SQUARE = (10.0, 1.0), (1.0, 1.0)
 _TOUCHING = 5.5
 """The distance of their centers, the long box to the right."""
@@ -21,44 +23,61 @@ _TOUCHING = 5.5
 def which_iou_loss() -> Answer:
     losses = plain_losses()
     pulls = {name: {key: pull(loss, case) for key, case in CASES.items()} for name, loss in losses.items()}
-
-    def without(case: str, part: int) -> list[str]:
-        return [name for name, of in pulls.items() if of[case][part] == 0]
-
-    def with_(case: str, part: int) -> list[str]:
-        return [name for name, of in pulls.items() if of[case][part] > 0]
-
+    always = [name for name, of in pulls.items() if all(of[case][part] > 0 for case, part in _PULLS)]
     strongest = max(pulls, key=lambda name: pulls[name]["centered"][1])
-    shown = {name: losses[name] for name in FAMILY}
-    fields = {case.title: {name: gradient_field(loss, case) for name, loss in shown.items()} for case in CASES.values()}
+    fields = {case.title: {name: gradient_field(losses[name], case) for name in FAMILY} for case in CASES.values()}
     return Answer(
         (
-            f"Apart from the target: {_are(without('apart', 0))} no pull at all;"
-            f" {listed(with_('apart', 0))} pull the center.",
-            f"Inside it: {_are(without('contained', 0))} no pull on the center, only sides that grow;"
-            f" {listed(with_('contained', 0))} also pull the center. GIoU is IoU there, since the hull is the target.",
-            f"Around it the same: {listed(with_('around', 0))} pull the center.",
-            "With the right center and wrong sides all of them pull the sides, most strongly"
-            f" {strongest} ({number(pulls[strongest]['centered'][1])}); a center that is right stays.",
-            "If in doubt take diou or ciou, which pull in all of these cases. Which trains a better detector only"
-            " trainings tell: boxloss compare.",
+            f"Apart from the target: {_moved(pulls, 'apart', 0)}.",
+            f"Inside it: {_moved(pulls, 'contained', 0)}. There the hull is the target, and so GIoU is IoU; both only"
+            " make the sides grow.",
+            f"Around it: {_moved(pulls, 'around', 0)}.",
+            f"Right center, wrong sides: {_moved(pulls, 'centered', 1)}, most strongly {strongest}.",
+            f"In all of these cases something pulls the right way under {listed(always)}. Which of them trains a better"
+            " detector only trainings tell: boxloss compare.",
         ),
         partial(plot_fields, fields, {case.title: case.axes for case in CASES.values()}),
         "Against the gradient: arrows say where the prediction’s center is moved to, in the last row how its width and"
         " height change; colors how strongly, on one scale for all. White with a cross: no push.",
-        {"pulls": pulls},
+        {"pulls": pulls, "always": always},
         table=_pull_table(pulls),
+        caption="Of one box for each case: the slope along the way to the target’s center; for sides, the slopes of"
+        " width and height towards the target’s, added.",
     )
 
 
-def _are(names: list[str]) -> str:
-    return f"{listed(names)} {'have' if len(names) > 1 else 'has'}"
+_PULLS = {
+    ("apart", 0): "apart",
+    ("contained", 0): "inside",
+    ("around", 0): "around",
+    ("contained", 1): "sides, inside",
+    ("around", 1): "sides, around",
+    ("centered", 1): "sides, centered",
+}
+"""By case and part, 0 the center, 1 the sides: the columns of the table."""
 
 
-def _pull_table(pulls: dict[str, dict[str, tuple[float, float]]]) -> list[list[str]]:
-    columns = (("apart", 0), ("contained", 0), ("contained", 1), ("around", 0), ("around", 1), ("centered", 1))
-    head = ["pull on", *(f"{case}: {('center', 'sides')[part]}" for case, part in columns)]
-    return [head, *([name, *(number(of[case][part], 2) for case, part in columns)] for name, of in pulls.items())]
+def _moved(pulls: Pulls, case: str, part: int) -> str:
+    """Which losses pull the center or the sides towards the target's, which don't, which push them away.
+
+    >>> _moved({"a": {"apart": (1.0, 0.0)}, "b": {"apart": (0.0, 0.0)}}, "apart", 0)
+    'a pulls the center; b does not'
+    """
+    what = ("center", "sides")[part]
+    strength = {name: of[case][part] for name, of in pulls.items()}
+    toward, away = ([name for name in strength if strength[name] * sign > 0] for sign in (1, -1))
+    idle = [name for name in strength if strength[name] == 0]
+    parts = [f"{listed(toward)} pull{'s' * (len(toward) == 1)} the {what}" if toward else f"no loss pulls the {what}"]
+    if idle:
+        parts.append(f"{listed(idle)} {'does' if len(idle) == 1 else 'do'} not")
+    if away:
+        parts.append(f"{listed(away)} push{'es' * (len(away) == 1)} the {what} away")
+    return "; ".join(parts)
+
+
+def _pull_table(pulls: Pulls) -> list[list[str]]:
+    rows = [[name, *(number(of[case][part], 2) for case, part in _PULLS)] for name, of in pulls.items()]
+    return [["pull on the center", *_PULLS.values()], *rows]
 
 
 def eiou_moving_away() -> Answer:
@@ -80,7 +99,7 @@ def eiou_moving_away() -> Answer:
             f" from {number(_TOUCHING, 2)} to {fixed(float(distance[lowest]), 1)} away; only then it rises, towards 2.",
             "The difference of the widths is divided by the width of the hull, which grows with the distance. The"
             f" losses here that fall while such a box moves away: {listed(falling)}.",
-            f"It is no trap. Descending from a distance of {number(_TOUCHING + 0.5, 2)} in steps of 0.1 times the slope"
+            f"It is no trap. Descending from a distance of {number(_TOUCHING + 0.5, 2)} in steps of half the slope"
             f" the box first goes as far as {fixed(farthest, 1)}, shrinks on the way, turns round, and overlaps its"
             f" target after {steps} steps. But a loss that falls does not always mean a box that gets nearer.",
         ),
@@ -93,7 +112,7 @@ def eiou_moving_away() -> Answer:
                     "loss",
                     lines,
                     y_range=(0, 2.1),
-                    notes={4.5: "contained up to here", _TOUCHING: "touching"},
+                    notes={4.5: "contained", _TOUCHING: "touching"},
                 )
             ],
         ),
@@ -108,7 +127,7 @@ def eiou_moving_away() -> Answer:
     )
 
 
-def walk(name: str, start: float, rate: float = 0.1, most: int = 20_000) -> tuple[float, int]:
+def walk(name: str, start: float, rate: float = 0.5, most: int = 20_000) -> tuple[float, int]:
     """A long box descends, all its sides free: how far away it went, and the steps till it overlaps the target."""
     loss, at, target = make_loss(name, {}), boxes(start, 0.0, _LONG), boxes(0.0, 0.0, _SQUARE)
     farthest = start
@@ -141,7 +160,7 @@ def ranges() -> Answer:
     ]
     return Answer(
         (
-            f"The IoU loss of boxes that do not overlap is {number(facts['iou apart'][1])}, the largest there is,"
+            f"The IoU loss of boxes that do not overlap is {number(facts['iou apart'][1], 1)}, the largest there is,"
             f" however far apart they are. It is its gradient that is {number(facts['slope apart'])}, and so they"
             " stay where they are.",
             "GIoU is 1 for equal boxes, falls below 0 for boxes apart, and tends to −1: two boxes of 1 × 1 a million"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -124,7 +125,14 @@ def advise(
         figures[key] = folder / f"{key}.png"
         answers[key].draw(figures[key])
         tell(answer_text(key, answers[key]) + "\n")
-    page.write_page(folder / PAGE, "advice.html.jinja", questions=QUESTIONS, answers=answers, figures=figures)
+    page.write_page(
+        folder / PAGE,
+        "advice.html.jinja",
+        questions=QUESTIONS,
+        answers=answers,
+        figures=figures,
+        unbroken=unbroken,
+    )
 
 
 def find(key: str) -> str:
@@ -143,10 +151,18 @@ def answer_text(key: str, answer: Answer) -> str:
         parts.append(_filled(f"Often read, and wrong: {answer.wrong}"))
     if answer.table:
         parts += ["", *(f"  {line}" for line in aligned(answer.table))]
+    if answer.caption:
+        parts.append(_filled(answer.caption))
     return "\n".join(parts)
 
 
 def _filled(text: str) -> str:
-    """In lines; a number and its % stay together."""
-    lines = fill(text.replace(" %", "\u00a0%"), 100, initial_indent="  ", subsequent_indent="  ")
-    return lines.replace("\u00a0", " ")
+    return fill(unbroken(text), 100, initial_indent="  ", subsequent_indent="  ").replace(_NO_BREAK, " ")
+
+
+_NO_BREAK = "\u00a0"
+
+
+def unbroken(text: str) -> str:
+    """With no line broken inside a formula, or before a %."""
+    return re.sub(r" (?=[−=×%] ?)|(?<=[−=×]) ", _NO_BREAK, text)
