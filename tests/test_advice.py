@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -32,7 +33,7 @@ from boxloss.cli import main
 from boxloss.region import dice_loss
 
 QUICK = Task(images=6, side=40, steps=40, rate=0.05)
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
 
 
 def double(*values):
@@ -316,6 +317,21 @@ def test_text_of_imbalance(fits):
     assert f"{100 * found['weighted cross-entropy'].scores.recall:.0f} %" in text_of(answer)
     assert [row[0] for row in answer.table[1:]] == list(found)
     assert answer.table[3][3] == f"{found['Dice'].scores.dice:.3f}"
+
+
+def test_the_page_in_docs_is_in_step(monkeypatch):
+    """Of what is answered at once; fits take seconds, and other machines round otherwise."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = importlib.import_module("make_choosing")
+    page = (ROOT / "docs/choosing.md").read_text()
+    assert page.startswith(tool.HEAD)
+    for key, question in QUESTIONS.items():
+        assert f"\n## {question.text}\n" in page
+        picture = ROOT / f"docs/choosing-{key}.png"
+        assert f"({picture.name})" in page
+        assert picture.stat().st_size < 100_000
+        if key != "imbalance":
+            assert f"\n{tool.section(key, question.answer(print))}\n" in page, "run `make choosing`"
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------

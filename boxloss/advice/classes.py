@@ -73,6 +73,7 @@ def cross_entropy_or_dice() -> Answer:
     _, by_logit = slope(dice, p.logit(), t)
     of_coefficient = 2 * t * (t**2 - p**2) / (p**2 + t**2) ** 2
     off = float(torch.maximum((of_entropy - (p - t)).abs(), (by_p + of_coefficient).abs() / (1 / t)).max())
+    digits = min(12, int(-math.log10(max(off, 1e-16))))
     rare = torch.tensor([0.001, 0.01], dtype=torch.float64)
     explodes = float(slope(dice_of, *rare)[1])
     nothing = torch.tensor(0.3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -92,14 +93,15 @@ def cross_entropy_or_dice() -> Answer:
             " largest where the answer is most wrong.",
             "Dice if the overlap of a rare region counts. The slope of the Dice coefficient by the probability is"
             " 2t(t² − p²)/(p² + t²)², that of the loss its negative; the gradients computed here agree with both"
-            f" formulas within {number(off, 1)}.",
+            f" formulas to {digits} digits.",
             f"It explodes where p and t are both small: at t = 0.01, p = 0.001 it is {number(explodes)}.",
             f"It vanishes where nothing is there: at t = 0, p = 0.3 it is {number(empty)}, so an image without"
             " foreground teaches nothing; and by the logit where a prediction is confidently wrong: at t = 1,"
             f" p = 0.001 cross-entropy pushes with {number(entropy_missed)}, Dice with {number(dice_missed)}.",
             "This is one pixel. In an image Dice divides by sums over all pixels, which tames the explosion, not the"
             f" rest; smooth = 1 gives what is empty a slope again ({number(smoothed)} at p = 0.3). Their sum is a usual"
-            " choice: cross-entropy always pushes, Dice asks for overlap. Tried under imbalance.",
+            " choice: cross-entropy always pushes, Dice asks for overlap. What comes of"
+            " it: boxloss advise imbalance.",
         ),
         partial(plot_maps, maps, "p, predicted", "t, target", "slope"),
         "Slopes over prediction and target. Blue pushes p up, red down; white: hardly or not at all.",

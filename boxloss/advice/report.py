@@ -35,7 +35,6 @@ def imbalance(tell: Tell, task: Task | None = None) -> Answer:
     plain, weighted, dice = fits["cross-entropy"], fits["weighted cross-entropy"], fits["Dice"]
     at_half = {name: fit.scores.dice for name, fit in fits.items()}
     moved = {name: fit.best.dice for name, fit in fits.items()}
-    gains = max(fits, key=lambda name: moved[name] - at_half[name])
     early = len(plain.steps) // 5
     return Answer(
         (
@@ -44,12 +43,12 @@ def imbalance(tell: Tell, task: Task | None = None) -> Answer:
             f" what it finds is right. Weighted by the frequencies it finds {percent(weighted.scores.recall)}, of which"
             f" {percent(weighted.scores.precision)} is right. Dice asks for both at once:"
             f" {percent(dice.scores.recall)} and {percent(dice.scores.precision)}.",
-            f"Early on the difference is largest. After {plain.steps[early]} of {plain.steps[-1]} steps"
+            f"Early on, after {plain.steps[early]} of {plain.steps[-1]} steps,"
             f" {listed([f'{name} finds {percent(fit.recall[early])}' for name, fit in fits.items()])}.",
             f"With the threshold ½ the Dice of what is found is {_ranked(at_half)}. A threshold can be moved"
-            f" afterwards: with the one that is best on the pictures it was fitted to, it is {_ranked(moved)}. Most is"
-            f" gained by {gains}, from {fixed(at_half[gains])} to {fixed(moved[gains])} at"
-            f" {fixed(fits[gains].threshold, 2)}: a weight changes what a probability means, more than what is known.",
+            f" afterwards: with the one that is best on the pictures it was fitted to, it is {_ranked(moved)}."
+            f" That of weighted cross-entropy goes from {fixed(weighted.scores.dice)} to {fixed(weighted.best.dice)} at"
+            f" {fixed(weighted.threshold, 2)}: a weight changes what a probability means, more than what is known.",
             "One seed, one small classifier, drawn pictures: this shows what the losses are after, not which is best"
             " for your data.",
         ),
