@@ -50,7 +50,7 @@ def draw_landscape(losses: Mapping[str, BoxLoss], pred: Size, target: Size, path
         Panel(
             f"prediction {_sides(pred)}, target {_sides(target)}",
             "distance of the centers along x",
-            "loss" if unit == "none" else f"loss, unit: {unit}",
+            f"loss, unit: {unit}" if unit in ("length", "area") else "loss",
             {name: (distance.tolist(), along(loss, distance, pred, target)[0].tolist()) for name, loss in of.items()},
             notes={touching: "touching"},
         )

@@ -58,20 +58,25 @@ _PULLS = {
 
 
 def _moved(pulls: Pulls, case: str, part: int) -> str:
-    """Which losses pull the center or the sides towards the target's, which don't, which push them away.
+    """Which losses pull the center or the sides towards the target's, and which push them away; the table has them all.
 
     >>> _moved({"a": {"apart": (1.0, 0.0)}, "b": {"apart": (0.0, 0.0)}}, "apart", 0)
-    'a pulls the center; b does not'
+    'a pulls the center; the others do not, b among them'
+    >>> _moved({"a": {"apart": (1.0, 0.0)}, "b": {"apart": (2.0, 0.0)}}, "apart", 0)
+    'all of them pull the center'
     """
     what = ("center", "sides")[part]
     strength = {name: of[case][part] for name, of in pulls.items()}
     toward, away = ([name for name in strength if strength[name] * sign > 0] for sign in (1, -1))
     idle = [name for name in strength if strength[name] == 0]
+    if len(toward) == len(pulls):
+        return f"all of them pull the {what}"
     parts = [f"{listed(toward)} pull{'s' * (len(toward) == 1)} the {what}" if toward else f"no loss pulls the {what}"]
-    if idle:
-        parts.append(f"{listed(idle)} {'does' if len(idle) == 1 else 'do'} not")
     if away:
         parts.append(f"{listed(away)} push{'es' * (len(away) == 1)} the {what} away")
+    if idle:
+        known = [name for name in ("iou", "giou") if name in idle] or idle[:1]
+        parts.append(f"the others do not, {listed(known)} among them")
     return "; ".join(parts)
 
 
