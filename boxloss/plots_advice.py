@@ -199,15 +199,19 @@ def plot_landscapes(panels: Sequence[Panel], maps: Mapping[str, Any], path: Path
     _legend_below(above, *tops)
     axes = list(below.subplots(rows, columns, squeeze=False).flat)
     for axis, (loss, one) in zip(axes, maps.items(), strict=False):
-        drawn = axis.contourf(one.x, one.y, one.value, levels=14, cmap="viridis")
         axis.set_title(loss, fontsize=10, parse_math=False)
         axis.tick_params(labelsize=8)
+        if one.value.min() == one.value.max():
+            axis.set(xlim=one.x[[0, -1]], ylim=one.y[[0, -1]])
+            axis.text(0, 0, f"{one.value.max():g} everywhere", ha="center", size=9)
+            continue
+        drawn = axis.contourf(one.x, one.y, one.value, levels=14, cmap="viridis")
         below.colorbar(drawn, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
     for axis in axes[len(maps) :]:
         axis.remove()
     below.supxlabel("prediction’s center, x − target’s", fontsize=9)
     below.supylabel("y − target’s", fontsize=9)
-    _save_small(figure, path)
+    _save(figure, path)  # so many colors that a palette would change those of the lines
 
 
 def plot_fits(fits: Mapping[str, Any], path: Path) -> None:

@@ -230,6 +230,7 @@ def test_read_losses():
     [
         ("guou", "did you mean 'giou'"),
         ("giou,", "expected names separated by commas"),
+        ("giou:reduction=mean", "unknown parameter 'reduction'"),
         ("giou:beta=2", "unknown parameter 'beta'.*giou:NAME=VALUE"),
         ("smooth_l1:beta=-1", "beta: expected a finite number >= 0, got -1"),
         ("smooth_l1:beta", "expected a parameter as NAME=VALUE"),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..losses import LOSSES
+from ..losses import LOSSES, find_loss
 from ..modules import BoxLoss
 
 Size = tuple[float, float]
@@ -42,9 +42,10 @@ def read_losses(text: str) -> dict[str, BoxLoss]:
 def make_loss(name: str, parameters: Mapping[str, Any]) -> BoxLoss:
     """A loss of boxes given as center, width, height, one number per pair."""
     try:
-        return BoxLoss(name, box_format="cxcywh", reduction="none", **parameters)
-    except TypeError as error:  # of a parameter; on a command line it is the user's, with no traceback
+        find_loss(name).check_parameters(parameters)
+    except TypeError as error:  # on a command line it is the user's, with no traceback
         raise ValueError(f"{error}; a parameter is given as {name}:NAME=VALUE") from error
+    return BoxLoss(name, box_format="cxcywh", reduction="none", **parameters)
 
 
 def plain_losses() -> dict[str, BoxLoss]:
