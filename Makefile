@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 FRAMEWORKS = .venv-integrations
 
-.PHONY: test test-slow test-integrations lint demo bench readme kernels clean
+.PHONY: test test-slow test-integrations lint demo bench readme choosing kernels clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto
@@ -31,6 +31,10 @@ bench: .venv/installed
 # Rewrites the generated part of README.md; a test compares it.
 readme: .venv/installed
 	$(BIN)/python tools/readme_table.py
+
+# Rewrites docs/choosing.md and its figures; a test compares the text.
+choosing: .venv/installed
+	$(BIN)/python tools/make_choosing.py
 
 # Rewrites the C of the kernels from the formulas; a test compares it.
 kernels: .venv/installed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -213,6 +214,53 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     print(json.dumps(figures, indent=2) if chosen.json else training.figures_text(figures))
 
 
+def advise_command(arguments: Sequence[str]) -> None:
+    from . import advice
+
+    parser = argparse.ArgumentParser(prog="boxloss advise", description=COMMANDS["advise"][1])
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help="names, as --list prints them (default: all)")
+    parser.add_argument("--list", action="store_true", help="print the questions and their names")
+    parser.add_argument("--out", type=Path, default=Path("runs/advice"), help="folder (default: runs/advice)")
+    chosen = parser.parse_args(arguments)
+    if chosen.list:
+        width = max(map(len, advice.QUESTIONS))
+        print("\n".join(f"{key:{width}}  {question.text}" for key, question in advice.QUESTIONS.items()))
+        return
+    advice.advise(chosen.questions, chosen.out, functools.partial(print, flush=True), progress=_progress)
+    print(chosen.out / advice.PAGE)
+
+
+def _progress(text: str) -> None:
+    print(f"… {text}", file=sys.stderr, flush=True)
+
+
+def plot_command(arguments: Sequence[str]) -> None:
+    from . import advice
+
+    parser = argparse.ArgumentParser(prog="boxloss plot", description=COMMANDS["plot"][1])
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="gradients|landscape|classification")
+    gradients = kinds.add_parser("gradients", help="where each loss moves a box, and how strongly")
+    gradients.add_argument("--case", default=",".join(advice.CASES), help="of %(default)s (default: all)")
+    landscape = kinds.add_parser("landscape", help="the value of each loss by where the box is")
+    landscape.add_argument("--pred", default="1x1", help="width and height of the prediction (default: %(default)s)")
+    landscape.add_argument("--target", default="1x1", help="of the target (default: %(default)s)")
+    classification = kinds.add_parser("classification", help="losses of a probability, and their slopes")
+    for kind in (gradients, landscape):
+        names = ",".join(advice.FAMILY)
+        kind.add_argument("--losses", default=names, help="such as giou,smooth_l1:beta=2 (default: %(default)s)")
+    for kind in (gradients, landscape, classification):
+        kind.add_argument("--out", type=Path, required=True, metavar="FILE.png|FILE.svg", help="the figure")
+    chosen = parser.parse_args(arguments)
+    if chosen.kind == "gradients":
+        advice.draw_gradients(advice.read_losses(chosen.losses), _names(chosen.case), chosen.out)
+    elif chosen.kind == "landscape":
+        sizes = advice.read_size(chosen.pred), advice.read_size(chosen.target)
+        advice.draw_landscape(advice.read_losses(chosen.losses), *sizes, chosen.out)
+    else:
+        advice.draw_classification(chosen.out)
+    print(chosen.out)
+
+
 def doctor_command(arguments: Sequence[str]) -> None:
     from . import doctor
 
@@ -225,6 +273,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train_command, "train the detector with a loss, on COCO-format data"),
     "compare": (compare_command, "train with several losses and seeds, and say what can be concluded"),
     "simulate": (simulate_command, "let boxes descend losses, without images: the DIoU paper's experiment"),
+    "advise": (advise_command, "which loss? questions, answered with figures made on the spot"),
+    "plot": (plot_command, "figures of losses: gradients, landscape, classification"),
     "doctor": (doctor_command, "what is installed, and what computes each loss"),
     "evaluate": (evaluate_command, "COCO's figures of a run, or of any detections"),
 }

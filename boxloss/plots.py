@@ -1,4 +1,4 @@
-"""Figures. The only file that imports matplotlib."""
+"""Figures. With plots_advice.py the only files that import matplotlib."""
 
 from __future__ import annotations
 
@@ -102,8 +102,11 @@ def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any
 
 
 def _save(figure: Any, path: Path) -> None:
-    with replacing(path) as file:
-        figure.savefig(file, dpi=130, format=path.suffix[1:])
+    from matplotlib import rc_context
+
+    ending = path.suffix[1:].lower()
+    with rc_context({"svg.hashsalt": "boxloss"}), replacing(path) as file:  # the same figure is the same SVG
+        figure.savefig(file, dpi=130, format=ending, metadata={"Date": None} if ending == "svg" else None)
 
 
 # -- pairs of boxes ---------------------------------------------------------------------------------------------------
@@ -286,7 +289,8 @@ def _legend_below(figure: Any, *axes: Any) -> None:
     named = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     if named:
         labels = list(named)
-        figure.legend(named.values(), labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+        rows = -(-len(labels) // 5)
+        figure.legend(named.values(), labels, loc="outside lower center", ncols=-(-len(labels) // rows), frameon=False)
 
 
 # -- a simulation -----------------------------------------------------------------------------------------------------
