@@ -29,7 +29,7 @@ _LISTS = ("--losses", "--seeds")
 
 LEGEND = (
     "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
-    " diagonal; ρ: distance of the centers; d, dw, dh: differences of coordinates and sides;"
+    " diagonal; ρ, dx, dy: distance of the centers, and by axis; d, dw, dh: differences of coordinates and sides;"
     " AE, …: distances of corresponding corners; θ = atan2(w, h);"
     " p, t: prediction, target."
 )
@@ -362,7 +362,7 @@ def loss_facts(loss: Loss) -> dict[str, Any]:
 
 def bounds_text(facts: dict[str, Any]) -> str:
     low, high = facts["bounds"]
-    return f"[{low}, ∞)" if high is None else f"[{low}, {high}]"
+    return f"[{low}, ∞)" if high is None else f"[{low}, {high:g}]"
 
 
 def losses_text(facts: Sequence[dict[str, Any]]) -> str:

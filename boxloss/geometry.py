@@ -311,10 +311,11 @@ class BoxPair:
         """
         pred, target, _ = self._not_huge
         # Beside a much larger pred, the target's center is lost in the rounding of the differences.
-        twice = (self._own_shifts + _lost(pred, target)).sum(0).abs()
+        twice = (self._own_shifts + _lost(pred, target)).sum(0)
         side = _sides(target)
         unit = _unit(twice, side)
-        return ratio(2.0 * twice * unit, (side + twice) * unit).clamp(max=1.0)
+        twice, side = (twice * unit).abs(), side * unit
+        return ratio(2.0 * twice, side + twice).clamp(max=1.0)
 
     @_lazy
     def side_changes(self) -> Tensor:
@@ -381,9 +382,9 @@ class BoxPair:
     @_lazy
     def obliqueness(self) -> Tensor:
         """2|dx||dy|/ρ², in [0, 1]: 0 where the centers lie along an axis, or coincide; 1 where on a diagonal."""
-        x, y = self._own_shifts.sum(0).abs().unbind(0)
+        x, y = self._own_shifts.sum(0).unbind(0)
         unit = _unit(x, y)  # the distance may have vanished beside the hull
-        x, y = x * unit, y * unit
+        x, y = (x * unit).abs(), (y * unit).abs()  # in this order: |0| has no slope, even of an infinite one
         return ratio(2.0 * x * y, x * x + y * y)
 
     @_lazy

@@ -280,17 +280,28 @@ def dice_box(g: Geometry) -> Number:
     return 1 - over(2 * g.inter, g.wp * g.hp + g.wt * g.ht)
 
 
-def diou(g: Geometry) -> Number:
-    return g.diou_loss
+def diou(g: Geometry, inner_ratio: float | None = None) -> Number:
+    return g.diou_loss + _inner_excess(g, inner_ratio)
 
 
-def ciou(g: Geometry, gated: bool = False, differentiate_alpha: bool = False, aspect_gradient: str = "exact") -> Number:
+def _inner_excess(g: Geometry, inner_ratio: float | None) -> Number:
+    return mpf(0) if inner_ratio is None else inner_iou(g, inner_ratio) - g.iou_loss
+
+
+def ciou(
+    g: Geometry,
+    gated: bool = False,
+    differentiate_alpha: bool = False,
+    aspect_gradient: str = "exact",
+    inner_ratio: float | None = None,
+) -> Number:
     with mp.workprec(300):
         v = _aspect(g.theta_p if aspect_gradient == "exact" else g.theta_p_with_unit_slopes, g.theta_t)
         alpha = over(v, g.iou_loss + v)
         if gated and value_of(g.iou) < 0.5:
             alpha = mpf(0)
-        return g.diou_loss + (alpha if differentiate_alpha else constant(alpha)) * v
+        penalty = (alpha if differentiate_alpha else constant(alpha)) * v
+        return g.diou_loss + _inner_excess(g, inner_ratio) + penalty
 
 
 def _aspect(theta_p: Number, theta_t: Number) -> Number:

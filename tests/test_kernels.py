@@ -593,7 +593,7 @@ def test_digests_tell_programs_apart():
 def test_every_choice_is_compiled():
     for name, loss in LOSSES.items():
         of_loss = [entry for entry in ENTRIES if entry.loss == name]
-        choices = [catalog._values(parameter.kind) for parameter in loss.parameters.values()]
+        choices = [catalog._values(parameter) for parameter in loss.parameters.values()]
         assert len(of_loss) == len(list(itertools.product(*filter(None, choices))))
 
 

@@ -219,6 +219,29 @@ def loaded(folder):
     return there, found, said
 
 
+def test_a_loss_with_a_running_mean_goes_on(data, tmp_path, monkeypatch):
+    """The mean is part of the checkpoint; without it the rest of the training would be another."""
+    wiou = config(data, loss="wiou", loss_parameters={"version": "v3"}, checkpoint_seconds=0.0)
+    training.train(wiou, tmp_path / "whole")
+    saved = torch.load(tmp_path / "whole" / NAME, weights_only=True)["loss"]
+    assert 0 < saved["box_loss.running_mean"] < 1
+
+    def broken(self, *given, step=Trainer._train_on):
+        if self.step == 4:
+            raise KeyboardInterrupt
+        step(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_on", broken)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(wiou, tmp_path / "broken")
+    assert torch.load(tmp_path / "broken" / NAME, weights_only=True)["step"] == 4
+    training.train(wiou, tmp_path / "broken")
+    assert_same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
+    again = torch.load(tmp_path / "broken" / NAME, weights_only=True)["loss"]
+    assert torch.equal(again["box_loss.running_mean"], saved["box_loss.running_mean"])
+
+
 def test_the_previous_checkpoint_is_kept(tmp_path):
     assert loaded(tmp_path) == (False, [], [])
     for step in (1, 2, 3):

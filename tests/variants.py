@@ -35,6 +35,8 @@ VARIANTS: list[Variant] = [
     ("alpha_iou", {"alpha": 0.5}),
     ("focaler_iou", {"d": 0.25, "u": 0.75}),
     ("inner_iou", {"ratio": 1.25}),
+    ("diou", {"inner_ratio": 0.75}),
+    ("ciou", {"inner_ratio": 1.25}),
     ("shape_iou", {"scale": 1.5}),
     ("piou", {"version": 2}),
     ("wiou", {"version": "v2", "mean": 0.5}),

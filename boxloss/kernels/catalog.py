@@ -73,7 +73,7 @@ def entries(losses: Mapping[str, Any]) -> Iterator[tuple[Entry, tuple[Program, P
         losses: those of the package, by name: what has a ``formula``, and ``parameters`` with ``kind`` and ``default``.
     """
     for name, loss in losses.items():
-        fixed = {key: _values(parameter.kind) for key, parameter in loss.parameters.items()}
+        fixed = {key: _values(parameter) for key, parameter in loss.parameters.items()}
         numbers = {key: _numbers(loss.parameters[key]) for key, values in fixed.items() if not values}
         fixed = {key: values for key, values in fixed.items() if values}
         for chosen in itertools.product(*fixed.values()):
@@ -93,11 +93,13 @@ def _other(value: Numbers) -> Numbers:
     return OTHER * value if value else OTHER - 1.0
 
 
-def _values(kind: Any) -> tuple[Any, ...]:
-    """What a parameter can be; nothing if it is a number."""
-    if kind is bool:
+def _values(parameter: Any) -> tuple[Any, ...]:
+    """What a parameter can be; nothing if it is a number. One that may be None has a kernel only where it is."""
+    if parameter.optional:
+        return (None,)
+    if parameter.kind is bool:
         return (False, True)
-    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    return typing.get_args(parameter.kind) if typing.get_origin(parameter.kind) is Literal else ()
 
 
 def _entry(

@@ -83,7 +83,7 @@ class Loss:
 
     @property
     def unit(self) -> str:
-        return "of no power" if self.degree is None else ("none", "length", "area")[self.degree]
+        return "depends on the boxes'" if self.degree is None else ("none", "length", "area")[self.degree]
 
     @property
     def in_lengths(self) -> bool:
@@ -268,9 +268,12 @@ def _own_parameters(formula: Callable[..., Tensor]) -> dict[str, Parameter]:
     own: dict[str, Parameter] = {}
     for name, parameter in list(inspect.signature(formula).parameters.items())[1:]:
         kind = kinds.get(name, Any)
+        optional = type(None) in typing.get_args(kind)
+        if optional:
+            (kind,) = (option for option in typing.get_args(kind) if option is not type(None))
         domains = getattr(kind, "__metadata__", ())
         plain = typing.get_args(kind)[0] if domains else kind
-        own[name] = Parameter(name, parameter.default, plain, domains[0] if domains else None)
+        own[name] = Parameter(name, parameter.default, plain, domains[0] if domains else None, optional)
     return own
 
 

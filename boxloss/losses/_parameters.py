@@ -41,6 +41,8 @@ class Parameter:
     default: Any
     kind: Any
     domain: Domain | None
+    optional: bool = False
+    """It may be None."""
 
     @property
     def required(self) -> bool:
@@ -48,6 +50,10 @@ class Parameter:
 
     @property
     def accepts(self) -> str:
+        return self._accepts + (", or None" if self.optional else "")
+
+    @property
+    def _accepts(self) -> str:
         if typing.get_origin(self.kind) is Literal:
             return "one of " + ", ".join(map(repr, typing.get_args(self.kind)))
         if self.kind is bool:
@@ -58,6 +64,8 @@ class Parameter:
         return "anything"
 
     def check(self, value: Any) -> None:
+        if value is None and self.optional:
+            return
         if typing.get_origin(self.kind) is Literal:
             choices = typing.get_args(self.kind)
             right_type, right_value = type(value) in {type(choice) for choice in choices}, value in choices

@@ -11,12 +11,12 @@ from torch import Tensor
 from ..boxes import as_pair
 from ..geometry import ASPECT, BoxPair, one_minus_exp, ratio
 from ._define import LOSSES, define
-from ._parameters import FromOneToThousand, FromZeroToTen, NonNegative, Size, UpToThousand, is_number
+from ._parameters import FromOneToThousand, FromZeroToTen, NonNegative, Size, UpToTen, UpToThousand, is_number
 from .coordinate import smooth
 
 
 @define(source="Zheng et al., AAAI 2020, arXiv:1911.08287", bounds=(0, 2))
-def diou_loss(pair: BoxPair) -> Tensor:
+def diou_loss(pair: BoxPair, *, inner_ratio: UpToTen | None = None) -> Tensor:
     """Distance IoU: IoU and the distance of the centers.
 
         1 − I/U + ρ²/c²
@@ -26,6 +26,7 @@ def diou_loss(pair: BoxPair) -> Tensor:
 
     Args:
         {common}
+        inner_ratio: take I/U of the inner boxes, as `inner_iou_loss` does with this ratio; None: of the boxes.
 
     Returns:
         ``(...)``, without unit, in [0, 2]. 0 where two boxes coincide; 1 where both are one point.
@@ -36,7 +37,11 @@ def diou_loss(pair: BoxPair) -> Tensor:
     >>> diou_loss(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1 - 1/7 + 2/18
     tensor(0.9683)
     """
-    return pair.iou_loss + pair.center_ratio
+    return _iou_loss(pair, inner_ratio) + pair.center_ratio
+
+
+def _iou_loss(pair: BoxPair, inner_ratio: float | None) -> Tensor:
+    return pair.iou_loss if inner_ratio is None else pair.inner(inner_ratio).iou_loss
 
 
 @define(source="Zheng et al., AAAI 2020, arXiv:1911.08287; gate: 2005.03572", bounds=(0, 2.5), detached=True)
@@ -46,6 +51,7 @@ def ciou_loss(
     gated: bool = False,
     differentiate_alpha: bool = False,
     aspect_gradient: Literal["exact", "unit"] = "exact",
+    inner_ratio: UpToTen | None = None,
 ) -> Tensor:
     """Complete IoU: IoU, the distance of the centers and the aspect ratio.
 
@@ -60,6 +66,8 @@ def ciou_loss(
         differentiate_alpha: let the gradient pass through α, as some implementations do.
         aspect_gradient: ``"unit"`` replaces the factor 1/(w² + h²) of v's derivatives by 1, as the authors' darknet
             does; the value stays, the gradient depends on the unit of the boxes.
+        inner_ratio: take the loss's I/U, not that of α, of the inner boxes, as `inner_iou_loss` does with this ratio;
+            None: of the boxes.
 
     Returns:
         ``(...)``, without unit, in [0, 2.5]. 0 where two boxes coincide; 1 where both are one point.
@@ -78,7 +86,7 @@ def ciou_loss(
         alpha = alpha.masked_fill(pair.iou < 0.5, 0.0)
     if not differentiate_alpha:
         alpha = alpha.detach()
-    return pair.iou_loss + pair.center_ratio + alpha * v
+    return _iou_loss(pair, inner_ratio) + pair.center_ratio + alpha * v
 
 
 @define(source="Zhang et al., Neurocomputing 2022, arXiv:2101.08158", bounds=(0, 4))

@@ -296,7 +296,7 @@ class Trainer:
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
-        missing = {"step", "anchors", "model", "optimizer", "loss", "sums", "gain"} - state.keys()
+        missing = {"step", "anchors", "model", "optimizer", "sums", "gain"} - state.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if type(state["step"]) is not int or not 0 <= state["step"] <= self.steps:
@@ -305,7 +305,8 @@ class Trainer:
             raise ValueError("its anchors are of other boxes than the training data holds now")
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.loss.load_state_dict(state["loss"])
+        if "loss" in state:  # which older versions did not save; none of their losses had a state
+            self.loss.load_state_dict(state["loss"])
         self.step = state["step"]
         self.sums = state["sums"]
         self.gain = state["gain"]

@@ -1,6 +1,6 @@
 /* Made by `make kernels` from the formulas in boxloss/losses. */
 
-#define SOURCE "477512cc2234e26c"
+#define SOURCE "c6323ab0af89b2d4"
 #define KERNELS(X) \
   X(l1) \
   X(l2) \
