@@ -83,6 +83,7 @@ class BoxLoss(torch.nn.Module):
         self.normalize_weight = normalize_weight
         self.loss_parameters = parameters
         self.momentum = momentum
+        self.across_ranks = True  # whether the running mean is
         running = loss.running_mean is not None and "mean" not in parameters and loss.running_mean(**parameters)
         self.running_mean: Tensor | None
         self.register_buffer("running_mean", torch.ones(()) if running else None)
@@ -129,9 +130,8 @@ class BoxLoss(torch.nn.Module):
         if self.training:
             values = pair.iou_loss.detach()
             finite = values.isfinite()
-            total, count = mean_over_ranks(
-                torch.stack((values.masked_fill(~finite, 0.0).sum(), finite.sum().to(values.dtype)))
-            ).unbind()
+            sums = torch.stack((values.masked_fill(~finite, 0.0).sum(), finite.sum().to(values.dtype)))
+            total, count = (mean_over_ranks(sums) if self.across_ranks else sums).unbind()
             mean = torch.lerp(self.running_mean, (total / count).to(self.running_mean), self.momentum)
             self.running_mean.copy_(torch.where(count > 0, mean, self.running_mean))
         # Not quite 0, however long all pairs were equal.

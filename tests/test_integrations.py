@@ -424,3 +424,13 @@ def test_conventions_that_differ():
 def test_bad_conventions(convention, name, message):
     with pytest.raises(ValueError, match=message):
         BoxLoss(name, convention=convention)
+
+
+def test_a_running_mean_waits_for_no_rank(monkeypatch):
+    """A framework may skip the loss on a rank without positives, and the others would wait for ever."""
+    monkeypatch.setattr("boxloss.modules.mean_over_ranks", lambda value: pytest.fail("waits for the other ranks"))
+    model = points()
+    module = BoxLoss("wiou", version="v3")
+    attach(model, module)
+    train(model)
+    assert 0 < module.running_mean < 1

@@ -38,6 +38,7 @@ class PerPair:
                 raise ValueError("loss: normalize_weight needs the whole batch, and the framework has its own divisor")
             loss = copy.copy(loss)  # of a subclass the parameters stay the user's
             loss.reduction = "none"
+            loss.across_ranks = False  # the framework may not call it on a rank without positives
         elif isinstance(loss, str):
             loss = BoxLoss(loss, reduction="none")
         elif isinstance(loss, type) or not callable(loss):
@@ -50,7 +51,7 @@ class PerPair:
         return LOSSES[self.function.name] if isinstance(self.function, BoxLoss) else None
 
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
-        if not len(pred) and not isinstance(self.function, BoxLoss):  # which may wait for other ranks
+        if not len(pred):
             return pred.sum(-1)  # (0,), with a graph
         value = self.function(pred, target)
         if not isinstance(value, Tensor) or (pred.requires_grad and not value.requires_grad):
