@@ -76,7 +76,8 @@ class BoxPair:
 
     Lengths on the two axes are held together in tensors ``(2, ...)``, x first: half the operations of separate columns.
     They and the areas are in the scaled unit, which differs between the axes; only quotients leave this class, and
-    ``difference``, which is in the unit of the boxes.
+    ``difference`` and ``wasserstein``, which are in the unit of the boxes. Where a side or a distance can vanish in the
+    scaled unit beside a larger one and still count, it is taken from the boxes in their own unit, `_not_huge`.
 
     An inverted box is empty: it counts as a side of 0 in areas, angles and side terms; the hull encloses all corners.
     """
@@ -96,6 +97,14 @@ class BoxPair:
     def difference(self) -> Tensor:
         """pred − target, coordinate by coordinate, ``(4, ...)``; NaN where either is not finite."""
         return (self._pred - self._target + self._not_finite).flatten(0, 1)
+
+    @_lazy
+    def _not_huge(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Both boxes in their own unit times a factor, and the factor: 1/8 where differences could overflow, else 1."""
+        bits = torch.maximum(_exponent_bits(self._pred).amax((0, 1)), _exponent_bits(self._target).amax((0, 1)))
+        _, mask, unit = _EXPONENT[self._pred.dtype]
+        factor = 1.0 - 0.875 * (bits >= mask - 4 * unit).to(self._pred.dtype)
+        return self._pred * factor, self._target * factor, factor
 
     def difference_over(self, length: float) -> Tensor:
         """The same over a length, finite where only the difference would not be."""
@@ -309,31 +318,32 @@ class BoxPair:
 
         4|dx|/(wt + 2|dx|) up to 2|dx| = wt.
         """
+        pred_low, pred_high, target_low, target_high = self._edges
         pred, target, _ = self._not_huge
-        # Beside a much larger pred, the target's center is lost in the rounding of the differences.
-        twice = (self._own_shifts + _lost(pred, target)).sum(0)
-        side = _sides(target)
-        unit = _unit(twice, side)
-        twice, side = (twice * unit).abs(), side * unit
+        # Beside a much larger pred, the target's center is lost in the rounding of the shifts.
+        lost = _lost(pred_low, target_low) + _lost(pred_high, target_high)
+        twice, side = _unless_vanished(
+            (self._low_shift + self._high_shift + lost, self._target_sides),
+            ((self._own_shifts + _lost(pred, target)).sum(0), _sides(target)),
+        )
+        twice = twice.abs()
         return ratio(2.0 * twice, side + twice).clamp(max=1.0)
 
     @_lazy
     def side_changes(self) -> Tensor:
         """|dw|/max(wp, wt) and |dh|/max(hp, ht), in [0, 1]; 0 where neither box has a side."""
-        alike = ratio(self._side_shift.abs(), torch.maximum(self._pred_sides, self._target_sides))
-        # Apart from another, both sides may have vanished beside the distance: as they are in their own unit.
         pred, target, _ = self._not_huge
-        pred, target = _sides(pred), _sides(target)
-        unit = _unit(pred, target)
-        pred, target = pred * unit, target * unit
-        apart = ratio((pred - target).abs(), torch.maximum(pred, target))
-        return torch.where(self._overlap > 0.0, alike, apart)
+        own = _sides(pred), _sides(target)
+        pred, target = _unless_vanished((self._pred_sides, self._target_sides), own)
+        shared = self._overlap > 0.0
+        change = torch.where(shared, self._high_shift - self._low_shift, pred - target)  # as `_side_shift`
+        return ratio(change.abs(), torch.maximum(pred, target))
 
     def target_shape(self, power: float) -> Tensor:
         """2hˢ/(wˢ + hˢ) and 2wˢ/(wˢ + hˢ) of the target's sides, for x and y; both 1 where it is a point."""
         no_width, no_height = (self._target[1] <= self._target[0]).unbind(0)
         width, height = _direction(self._target)
-        sides = torch.stack((height, width))
+        sides = torch.stack((height, width)) / torch.maximum(width, height)
         none = sides == 0.0
         powers = (power * sides.masked_fill(none, 1.0).log()).exp().masked_fill(none, 0.0**power)
         return (2.0 * powers / powers.sum(0)).masked_fill(no_width & no_height, 1.0)
@@ -382,9 +392,9 @@ class BoxPair:
     @_lazy
     def obliqueness(self) -> Tensor:
         """2|dx||dy|/ρ², in [0, 1]: 0 where the centers lie along an axis, or coincide; 1 where on a diagonal."""
-        x, y = self._own_shifts.sum(0).unbind(0)
-        unit = _unit(x, y)  # the distance may have vanished beside the hull
-        x, y = (x * unit).abs(), (y * unit).abs()  # in this order: |0| has no slope, even of an infinite one
+        own_x, own_y = self._own_shifts.sum(0).unbind(0)
+        x, y = self._center_shift.unbind(0)
+        x, y = (shift.abs() for shift in _unless_vanished((x, y), (own_x, own_y)))
         return ratio(2.0 * x * y, x * x + y * y)
 
     @_lazy
@@ -405,21 +415,14 @@ class BoxPair:
     # -- distances of normal distributions, (...) --------------------------------------------------------------------
 
     @_lazy
-    def _not_huge(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Both boxes in their own unit times a factor, and the factor: 1/8 where differences could overflow, else 1."""
-        bits = torch.maximum(_exponent_bits(self._pred).amax((0, 1)), _exponent_bits(self._target).amax((0, 1)))
-        _, mask, unit = _EXPONENT[self._pred.dtype]
-        factor = 1.0 - 0.875 * (bits >= mask - 4 * unit).to(self._pred.dtype)
-        return self._pred * factor, self._target * factor, factor
-
-    @_lazy
     def wasserstein(self) -> tuple[Tensor, Tensor]:
         """√(dx² + dy² + (dw² + dh²)/4) in the unit of the boxes times a factor; and the factor, 1 or 1/8."""
         pred, target, factor = self._not_huge
         low, high = self._own_shifts.unbind(0)
         wider = torch.where(self._overlap > 0.0, high - low, _sides(pred) - _sides(target))  # as `_side_shift`
         wider = wider + self._not_finite.sum(0)  # the length of infinity and NaN would be infinite
-        centers = _length(*(0.5 * (low + high)).unbind(0))
+        # Of two inverted boxes nothing but the centers' distance is left, and that may be small beside the edges'.
+        centers = _length(*(0.5 * (low + high + _lost(pred, target).sum(0))).unbind(0))
         sides = _length(*(0.5 * wider).unbind(0))
         return _length(centers, sides), factor
 
@@ -437,39 +440,43 @@ class BoxPair:
 
         D may exceed every number: it is the sum of both axes' shares where these are moderate, else by logarithms.
         """
-        # What is masked has no share in the divergence.
-        pred, target = (x.masked_fill(self.empty, 1.0) for x in (self._pred_sides, self._target_sides))
-        shift = (0.5 * (self._low_shift + self._high_shift)).masked_fill(self.empty, 0.0)
-        change = self._side_shift.masked_fill(self.empty, 0.0)
-        far = torch.maximum(shift.abs(), pred) > 2.0**16 * target
-        log_target, log_ratio = self._log_sides(far | (pred < 2.0**-60 * target))
-
-        over = target.masked_fill(far, 1.0)
-        moved, grown = shift.masked_fill(far, 0.0) / over, change.masked_fill(far, 0.0) / over
-        half = grown > -0.5
-        shape = torch.where(half, log_excess(grown.masked_fill(~half, 0.0)), grown - log_ratio.masked_fill(far, 0.0))
-        share = 2.0 * moved * moved + 0.5 * grown * grown + shape
-        sum_of_shares = share.sum(0)
-
-        times_target = 2.0 * shift * shift + 0.5 * change * change + target * (change - target * log_ratio)
-        log_far = times_target.masked_fill(~far, 1.0).log() - 2.0 * log_target
+        far, share, log_far = self._divergences
         log_share = torch.where(far, log_far, share.clamp(min=torch.finfo(share.dtype).tiny).log())
         one, other = log_share.unbind(0)
         larger = torch.maximum(one, other)
         log_sum = larger + (torch.minimum(one, other) - larger).exp().log1p()
         far_x, far_y = far.unbind(0)
         any_far = far_x | far_y
-        near = sum_of_shares.masked_fill(any_far, 0.0).log1p()
-        return torch.where(any_far, log_sum + (-log_sum).masked_fill(~any_far, 0.0).exp().log1p(), near)
+        beyond = log_sum + (-log_sum).masked_fill(~any_far, 0.0).exp().log1p()
+        return torch.where(any_far, beyond, share.sum(0).masked_fill(any_far, 0.0).log1p())
+
+    @_lazy
+    def _divergences(self) -> tuple[Tensor, Tensor, Tensor]:
+        """By axis: where the share of the divergence is vast (bool), the share elsewhere, and its logarithm there.
+
+        2dx²/wt² + ½(wp²/wt² − 1) − ln(wp/wt), and with e = dw/wt 2dx²/wt² + ½e² + (e − ln(1 + e)).
+        """
+        # Of empty boxes nothing counts, and nothing may be divided by.
+        pred, target = (x.masked_fill(self.empty, 1.0) for x in (self._pred_sides, self._target_sides))
+        shift = (0.5 * (self._low_shift + self._high_shift)).masked_fill(self.empty, 0.0)
+        change = self._side_shift.masked_fill(self.empty, 0.0)
+        far = torch.maximum(shift.abs(), pred) > 2.0**16 * target
+        log_target, log_ratio = self._log_sides(far | (pred < 2.0**-60 * target) | self.empty)
+
+        over = target.masked_fill(far, 1.0)
+        moved, grown = shift.masked_fill(far, 0.0) / over, change.masked_fill(far, 0.0) / over
+        half = grown > -0.5
+        shape = torch.where(half, log_excess(grown.masked_fill(~half, 0.0)), grown - log_ratio.masked_fill(far, 0.0))
+        share = 2.0 * moved * moved + 0.5 * grown * grown + shape
+
+        times_target = 2.0 * shift * shift + 0.5 * change * change + target * (change - target * log_ratio)
+        return far, share, times_target.masked_fill(~far, 1.0).log() - 2.0 * log_target
 
     def _log_sides(self, vast: Tensor) -> tuple[Tensor, Tensor]:
-        """ln wt in the scaled unit, and ln(wp/wt), also where the scaled sides have vanished beside the other box."""
-        pred, target, factor = self._not_huge
-        log_pred, log_target = (_sides(box).masked_fill(self.empty, 1.0).log() for box in (pred, target))
-        quotient = self._pred_sides.masked_fill(vast | self.empty, 1.0) / self._target_sides.masked_fill(
-            vast | self.empty, 1.0
-        )
-        return log_target - factor.log() + self._scale.log(), torch.where(vast, log_pred - log_target, quotient.log())
+        """ln wt in the scaled unit, and ln(wp/wt); where ``vast`` also of sides that have vanished in that unit."""
+        log_pred, log_target = (_log_sides(box, self.empty) for box in (self._pred, self._target))
+        quotient = self._pred_sides.masked_fill(vast, 1.0) / self._target_sides.masked_fill(vast, 1.0)
+        return log_target + self._scale.log(), torch.where(vast, log_pred - log_target, quotient.log())
 
     @_lazy
     def angle(self) -> Tensor:
@@ -517,9 +524,15 @@ def _reciprocal_power(bits: Tensor, dtype: torch.dtype) -> Tensor:
     return (mask - bits.clamp(min=unit)).view(dtype)
 
 
-def _unit(x: Tensor, y: Tensor) -> Tensor:
-    """A power of two that brings the larger of two numbers to 2 … 4, so that quotients of small ones keep digits."""
-    return _reciprocal_power(torch.maximum(_exponent_bits(x), _exponent_bits(y)), x.dtype)
+def _unless_vanished(scaled: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two numbers whose quotient counts, in the scaled unit; where both have nearly vanished there, from another unit.
+
+    Not always from that: slopes by two ways may overflow with two signs.
+    """
+    vanished = torch.maximum(*(number.detach().abs() for number in scaled)) < 2.0**-40
+    unit = _reciprocal_power(torch.maximum(*map(_exponent_bits, own)), own[0].dtype)
+    one, other = (torch.where(vanished, y * unit, x) for x, y in zip(scaled, own, strict=True))
+    return one, other
 
 
 def _positive(x: Tensor) -> Tensor:
@@ -549,6 +562,14 @@ def _length(x: Tensor, y: Tensor) -> Tensor:
 def _sides(box: Tensor) -> Tensor:
     low, high = box.unbind(0)
     return _positive(high - low)
+
+
+def _log_sides(box: Tensor, empty: Tensor) -> Tensor:
+    """ln w and ln h, 0 where empty, also of sides that are no finite number."""
+    _, mask, unit = _EXPONENT[box.dtype]
+    huge = _exponent_bits(box).amax(0) >= mask - 2 * unit
+    factor = 1.0 - 0.5 * huge.to(box.dtype)
+    return _sides(box * factor).masked_fill(empty, 1.0).log() - factor.log().masked_fill(empty, 0.0)
 
 
 def _direction(box: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,27 +115,39 @@ class BoxLoss(torch.nn.Module):
                 pred, target, reduction=self.reduction, weight=weight, avg_factor=avg_factor, **self.loss_parameters
             )
         pair = BoxPair(pred, target)
-        parameters = self.loss_parameters | self._running(pair)
+        parameters = dict(self.loss_parameters)
+        if self.running_mean is not None:
+            mean = self._next_mean(pair, self.running_mean)
+            parameters["mean"] = mean.clamp(min=1e-6)  # not quite 0, however long all pairs were equal
         values = loss.values(pair, parameters)
-        if not self.normalize_weight:
-            return self.gain * reduce_pairs(values, self.reduction, weight, avg_factor)
-        assert loss.focus is not None
-        weights = mean_over_ranks(reduce_pairs(loss.focus(pair, **parameters).detach(), "sum", weight))
-        return self.gain * reduce_pairs(values, "sum", weight) / weights.masked_fill(weights == 0.0, 1.0)
+        if self.normalize_weight:
+            assert loss.focus is not None
+            weights = mean_over_ranks(reduce_pairs(loss.focus(pair, **parameters).detach(), "sum", weight))
+            found = reduce_pairs(values, "sum", weight) / weights.masked_fill(weights == 0.0, 1.0)
+        else:
+            found = reduce_pairs(values, self.reduction, weight, avg_factor)
+        if self.running_mean is not None:
+            self.running_mean.copy_(mean)  # now that nothing was refused
+        return self.gain * found
 
-    def _running(self, pair: BoxPair) -> dict[str, Tensor]:
-        """The running mean as the loss's parameter, in training mode with the pair's values in it."""
-        if self.running_mean is None:
-            return {}
-        if self.training:
-            values = pair.iou_loss.detach()
-            finite = values.isfinite()
-            sums = torch.stack((values.masked_fill(~finite, 0.0).sum(), finite.sum().to(values.dtype)))
-            total, count = (mean_over_ranks(sums) if self.across_ranks else sums).unbind()
-            mean = torch.lerp(self.running_mean, (total / count).to(self.running_mean), self.momentum)
-            self.running_mean.copy_(torch.where(count > 0, mean, self.running_mean))
-        # Not quite 0, however long all pairs were equal.
-        return {"mean": self.running_mean.clamp(min=1e-6)}
+    def _next_mean(self, pair: BoxPair, before: Tensor) -> Tensor:
+        """The running mean, in training with the pair's values in it; a validation's losses need no gradient."""
+        if not (self.training and torch.is_grad_enabled()):
+            return before
+        values = pair.iou_loss.detach()
+        finite = values.isfinite()
+        sums = torch.stack((values.masked_fill(~finite, 0.0).sum(), finite.sum().to(values.dtype)))
+        total, count = (mean_over_ranks(sums) if self.across_ranks else sums).unbind()
+        mean = torch.lerp(before, (total / count).to(before), self.momentum)
+        return torch.where(count > 0, mean, before)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> BoxLoss:
+        """What moves a module or changes its dtype. The mean stays float32: its steps are lost in 8 bits."""
+        before = self.running_mean
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before is not None and self.running_mean is not None:
+            self.running_mean = before.to(self.running_mean.device)
+        return self
 
     def extra_repr(self) -> str:
         options: dict[str, Any] = {"box_format": self.box_format, "reduction": self.reduction, "gain": self.gain}

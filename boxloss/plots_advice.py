@@ -245,7 +245,7 @@ def _draw_scores(axis: Any, fits: Mapping[str, Any]) -> None:
         label = "Dice" if name == "dice" else name
         axis.barh([row + 0.26 * (k - 1) for row in rows], lengths, 0.24, color=color, label=label)
     best = [fit.best.dice for fit in fits.values()]
-    axis.plot(best, [row + 0.26 for row in rows], "k|", markersize=9, label="Dice, best threshold")
+    axis.plot(best, [row + 0.26 for row in rows], "k|", markersize=9, label="Dice, threshold fitted")
     axis.set_yticks(rows, list(fits))
     axis.invert_yaxis()
     axis.set(xlim=(0, 1), title="threshold ½")

@@ -295,7 +295,7 @@ def ciou(
     aspect_gradient: str = "exact",
     inner_ratio: float | None = None,
 ) -> Number:
-    with mp.workprec(300):
+    with mp.workprec(max(300, mp.prec)):
         v = _aspect(g.theta_p if aspect_gradient == "exact" else g.theta_p_with_unit_slopes, g.theta_t)
         alpha = over(v, g.iou_loss + v)
         if gated and value_of(g.iou) < 0.5:

@@ -411,7 +411,8 @@ def test_a_figure_is_the_same_again(ending, tmp_path):
         (["gradients", "--losses", "guou", "--out", "x.png"], "no loss named 'guou'; did you mean 'giou'?"),
         (["gradients", "--case", "centred", "--out", "x.png"], "no case named 'centred'; did you mean 'centered'?"),
         (["gradients", "--out", "x.pdf"], "expected a file that ends in .png or .svg, got 'x.pdf'"),
-        (["landscape", "--pred", "10", "--out", "x.png"], "expected a size as WIDTHxHEIGHT, such as 10x1, got '10'"),
+        (["landscape", "--pred", "10", "--out", "x.png"], "a size: expected WIDTHxHEIGHT, such as 10x1, got '10'"),
+        (["landscape", "--pred", "1e9x1", "--out", "x.png"], "a size: expected sides in [1e-6, 1e6], got '1e9x1'"),
         (["classification", "--out", "figure"], "expected a file that ends in .png or .svg, got 'figure'"),
     ],
 )

@@ -100,7 +100,7 @@ coordinate = st.floats(width=32, allow_nan=False, allow_infinity=False)
 box = st.lists(coordinate, min_size=4, max_size=4)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(box, box, st.lists(st.booleans(), min_size=4, max_size=4))
 def test_any_pair_of_float32_boxes(first, second, shared):
     second = [a if same else b for a, b, same in zip(first, second, shared, strict=True)]

@@ -296,3 +296,29 @@ def test_ranks_keep_one_running_mean(tmp_path):
     assert results[0][0] == results[1][0] == pytest.approx(whole.running_mean.item(), rel=1e-6)
     assert results[0][1] + results[1][1] == pytest.approx(value.item(), rel=1e-6)
     manager.shutdown()
+
+
+def test_running_mean_in_half_precision_and_in_validation(batch):
+    """Its steps would be lost in 8 bits; a validation's pairs are none of training."""
+    whole, half = BoxLoss("wiou", version="v3"), BoxLoss("wiou", version="v3").to(torch.bfloat16).half()
+    for _ in range(20):
+        whole(*batch)
+        half(*batch)
+    assert half.running_mean.dtype == torch.float32
+    assert half.running_mean == whole.running_mean < 0.95
+    before = whole.running_mean.clone()
+    with torch.no_grad():
+        whole(*batch)
+    with pytest.raises(ValueError, match="weight: expected one number per pair"):
+        whole(*batch, weight=torch.ones(3))
+    assert whole.running_mean == before
+
+
+def test_a_yolo_loss_takes_the_mean_over(batch):
+    from boxloss.yolo import DARKNET_ANCHORS, Grid, YoloLoss
+
+    module = BoxLoss("wiou", version="v3", momentum=0.5)
+    module(*batch)
+    head = YoloLoss(Grid(DARKNET_ANCHORS, num_classes=3), coordinates=module)
+    assert head.box_loss.running_mean == module.running_mean < 1
+    assert head.box_loss.momentum == 0.5

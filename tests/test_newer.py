@@ -110,8 +110,8 @@ def test_focaler_iou_between_its_bounds():
     values.sum().backward()
     assert (pred.grad[:, 2] != 0).tolist() == [False, True, True, True, False, False]
     assert "wherever IoU ≥ u" in LOSSES["focaler_iou"].warning
-    with pytest.raises(ValueError, match=r"d and u: expected d < u, got 0\.5 and 0\.5"):
-        focaler_iou_loss(UNIT, UNIT, d=0.5, u=0.5)
+    with pytest.raises(ValueError, match=r"d and u: expected u to be at least 0\.001 above d, got 0\.5 and 0\.5"):
+        boxloss.BoxLoss("focaler_iou", d=0.5, u=0.5)
 
 
 def test_mpdiou_by_hand():
@@ -211,5 +211,29 @@ def test_balanced_l1_meets_at_beta():
     ratio = balanced_l1_loss(near, target) / smooth_l1_loss(near, target)
     assert ratio.item() == pytest.approx(0.5 * (math.exp(3) - 1), rel=1e-2)
     torch.testing.assert_close(balanced_l1_loss(near, target, beta=0.0, gamma=2.0), 2 * boxloss.l1_loss(near, target))
-    with pytest.raises(ValueError, match=r"gamma and alpha: expected gamma/alpha of at most 80, got 9.0/0\.1"):
+    with pytest.raises(ValueError, match=r"gamma and alpha: expected gamma/alpha in \[0\.01, 80\], got 9\.0/0\.1"):
         balanced_l1_loss(near, target, alpha=0.1, gamma=9.0)
+
+
+def test_lengths_of_every_size_in_one_pair():
+    """A target 1e-45 wide beside a pred 3e38 long: neither vanishes, whatever the unit in which they are computed."""
+    huge, least = 3e38, 2.0**-149
+    wide = kld_loss(torch.tensor([0.0, 0, huge, 1]), torch.tensor([0.0, 0, least, 1]))
+    log = 2 * (math.log(huge) - math.log(least))  # 2·½² + ½
+    assert wide.item() == pytest.approx(1 - 1 / (1 + log), rel=1e-6)
+    low = kld_loss(torch.tensor([0.0, 0, 1, least]), torch.tensor([0.0, 0, 1, huge]))
+    log = math.log(0.5 + math.log(huge) - math.log(least) + 0.5)  # 1 + 2·½² − ½ + ln(ht/hp)
+    assert low.item() == pytest.approx(1 - 1 / (1 + log), rel=1e-6)
+    thin = shape_iou_loss(torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.0, 0, least, 0]), scale=10.0)
+    assert thin.isfinite()
+
+
+@pytest.mark.parametrize("size", [1.6e-38, 1e-39, 1e-42])
+def test_no_slope_of_subnormal_boxes_is_nan(size):
+    pred, target = (boxes.float() * size for boxes in pairs.draw("normalized", 2000, torch.float64))
+    for loss in (siou_loss, shape_iou_loss, bounded_iou_loss, piou_loss, wiou_loss, kld_loss, inner_iou_loss):
+        leaf = pred.clone().requires_grad_()
+        value = loss(leaf, target)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+        assert value.isfinite().all(), loss.__name__
+        assert not slope.isnan().any(), loss.__name__

@@ -45,7 +45,8 @@ def make_loss(name: str, parameters: Mapping[str, Any]) -> BoxLoss:
         find_loss(name).check_parameters(parameters)
     except TypeError as error:  # on a command line it is the user's, with no traceback
         raise ValueError(f"{error}; a parameter is given as {name}:NAME=VALUE") from error
-    return BoxLoss(name, box_format="cxcywh", reduction="none", **parameters)
+    loss = BoxLoss(name, box_format="cxcywh", reduction="none", **parameters)
+    return loss.eval()  # what is drawn is no training: a running mean stays as it is
 
 
 def plain_losses() -> dict[str, BoxLoss]:
@@ -91,9 +92,9 @@ def read_size(text: str) -> Size:
     try:
         width, height = map(float, text.lower().replace("×", "x").split("x"))
     except ValueError:
-        raise ValueError(f"expected a size as WIDTHxHEIGHT, such as 10x1, got {text!r}") from None
-    if not (0 < width < float("inf") and 0 < height < float("inf")):
-        raise ValueError(f"expected finite sides > 0, got {text!r}")
+        raise ValueError(f"a size: expected WIDTHxHEIGHT, such as 10x1, got {text!r}") from None
+    if not (1e-6 <= width <= 1e6 and 1e-6 <= height <= 1e6):
+        raise ValueError(f"a size: expected sides in [1e-6, 1e6], got {text!r}")
     return width, height
 
 

@@ -80,6 +80,8 @@ class Loss:
     running_mean: Callable[..., bool] | None
     """Whether the loss, with given parameters, needs ``mean``, that of 1 − I/U over all pairs; `BoxLoss` keeps it."""
     parameters: Mapping[str, Parameter]
+    check: Callable[..., None] | None
+    """Raises for parameters that do not go together, all of them given."""
 
     @property
     def unit(self) -> str:
@@ -120,6 +122,8 @@ class Loss:
         for name, parameter in self.parameters.items():
             if parameter.required and name not in given:
                 raise TypeError(f"{self.name}: parameter {name!r} is required: {parameter.accepts}")
+        if self.check:
+            self.check(**{name: given.get(name, parameter.default) for name, parameter in self.parameters.items()})
 
     def of_boxes(self, parameters: Mapping[str, Any], pred: Tensor, target: Tensor) -> Tensor:
         """The formula's value of each pair of boxes of one dtype."""
@@ -161,13 +165,14 @@ def define(
     zero_from: str = "",
     focus: Callable[..., Tensor] | None = None,
     running_mean: Callable[..., bool] | None = None,
+    check: Callable[..., None] | None = None,
 ) -> Callable[[Callable[..., Tensor]], LossFunction]:
     """Make a formula ``x_loss(pair, *, own parameters)`` the public function ``x_loss(pred, target, *, …)``.
 
     The formula returns one number per pair, from what a `BoxPair` has: ``difference`` (4, ...), ``iou``, ``iou_loss``,
-    ``hull_excess``, ``center_ratio``, ``side_ratio``, ``corner_ratio``, ``angle``. Its docstring begins with a sentence
-    and the formula as text, which the tables print. Parameters annotated `float`, `NonNegative`, `UpToOne`, `bool` or
-    `Literal` are checked at every call.
+    ``hull_excess``, ``center_ratio``, ``side_ratio``, ``corner_ratio``, ``angle``, …, each described there. Its
+    docstring begins with a sentence and the formula as text, which the tables print. Parameters annotated `float`,
+    `bool`, `Literal`, or `NonNegative`, `UpToOne` and their like are checked at every call.
 
     Args:
         source: author, place, year and number of the paper.
@@ -180,6 +185,7 @@ def define(
         zero_without_overlap: the loss is 0 wherever the boxes do not overlap.
         zero_from: name of the parameter that is the IoU from which on the loss is 0.
         focus: the weight of each pair in a reweighted loss, of the formula's arguments.
+        check: of all of the formula's parameters: raises a ValueError for some that do not go together.
         running_mean: of the formula's parameters: whether it needs ``mean``, the mean of 1 − I/U over all pairs seen.
 
     Raises:
@@ -231,6 +237,7 @@ def define(
             focus=focus,
             running_mean=running_mean,
             parameters=_own_parameters(formula),
+            check=check,
         )
         LOSSES[loss.name] = loss
         kernels.offer(loss.name, formula)

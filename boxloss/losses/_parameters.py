@@ -22,8 +22,12 @@ class Domain:
 
 
 NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
-Positive = Annotated[float, Domain("> 0", lambda x: x > 0)]
 FromZeroToTen = Annotated[float, Domain("in [0, 10]", lambda x: 0 <= x <= 10)]
+FromZeroToFive = Annotated[float, Domain("in [0, 5]", lambda x: 0 <= x <= 5)]
+UpToTwo = Annotated[float, Domain("in (0, 2]", lambda x: 0 < x <= 2)]
+FromOneToHundred = Annotated[float, Domain("in [1, 100]", lambda x: 1 <= x <= 100)]
+FromHundredth = Annotated[float, Domain("in [0.01, 10]", lambda x: 0.01 <= x <= 10)]
+FromMillionth = Annotated[float, Domain("in [1e-6, 1]", lambda x: 1e-6 <= x <= 1)]
 FromOneToThousand = Annotated[float, Domain("in [1, 1000]", lambda x: 1 <= x <= 1000)]
 UpToTen = Annotated[float, Domain("in (0, 10]", lambda x: 0 < x <= 10)]
 Length = Annotated[float, Domain("in [1e-9, 1e9]", lambda x: 1e-9 <= x <= 1e9)]

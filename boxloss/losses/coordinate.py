@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..geometry import BoxPair, log_excess
 from ._define import define
-from ._parameters import NonNegative, Positive
+from ._parameters import NonNegative, UpToThousand
 
 
 @define(source="", bounds=(0, math.inf), degree=1)
@@ -88,13 +88,21 @@ def smooth_l1_loss(pair: BoxPair, *, beta: NonNegative = 1.0) -> Tensor:
     return smooth(pair.difference.abs(), beta).sum(0)
 
 
+def _check_balance(*, alpha: float, gamma: float, beta: float) -> None:
+    if not 0.01 <= gamma / alpha <= 80.0:
+        raise ValueError(f"gamma and alpha: expected gamma/alpha in [0.01, 80], got {gamma}/{alpha}")
+
+
 @define(
     source="Pang et al., Libra R-CNN, CVPR 2019, arXiv:1904.02701",
     bounds=(0, math.inf),
     degree=1,
     lengths=("beta",),
+    check=_check_balance,
 )
-def balanced_l1_loss(pair: BoxPair, *, alpha: Positive = 0.5, gamma: Positive = 1.5, beta: NonNegative = 1.0) -> Tensor:
+def balanced_l1_loss(
+    pair: BoxPair, *, alpha: UpToThousand = 0.5, gamma: UpToThousand = 1.5, beta: NonNegative = 1.0
+) -> Tensor:
     """Absolute differences of the coordinates, rounded off at 0, with more gradient for small ones than smooth L1.
 
         sum over the 4 coordinates of β(α/b·(bz + 1)·ln(bz + 1) − αz) where z < 1, else β(γz + γ/b − α); z = |d|/β
@@ -106,7 +114,7 @@ def balanced_l1_loss(pair: BoxPair, *, alpha: Positive = 0.5, gamma: Positive = 
     Args:
         {common}
         alpha: α; the smaller, the more gradient for small differences.
-        gamma: γ, the slope of large differences; γ/α at most 80.
+        gamma: γ, the slope of large differences; γ/α in [0.01, 80].
         beta: β, a length in the unit of the boxes, from which on the loss grows linearly; 0 gives γ times L1.
 
     Returns:
@@ -120,8 +128,6 @@ def balanced_l1_loss(pair: BoxPair, *, alpha: Positive = 0.5, gamma: Positive = 
     tensor(2.9792)
     """
     d, beta = pair.difference.abs(), float(beta)
-    if gamma / alpha > 80.0:
-        raise ValueError(f"gamma and alpha: expected gamma/alpha of at most 80, got {gamma}/{alpha}")
     b = math.expm1(gamma / alpha)
     if _vanishes(beta, d.dtype):
         return gamma * d.sum(0)

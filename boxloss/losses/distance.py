@@ -11,7 +11,7 @@ from torch import Tensor
 from ..boxes import as_pair
 from ..geometry import ASPECT, BoxPair, one_minus_exp, ratio
 from ._define import LOSSES, define
-from ._parameters import FromOneToThousand, FromZeroToTen, NonNegative, Size, UpToTen, UpToThousand, is_number
+from ._parameters import FromOneToThousand, FromZeroToTen, NonNegative, Size, UpToTen, UpToTwo, is_number
 from .coordinate import smooth
 
 
@@ -203,15 +203,15 @@ def mpdiou_loss(pair: BoxPair, *, image_size: Size) -> Tensor:
 
 
 @define(source="Liu et al., Powerful-IoU, Neural Networks 170, 2024", bounds=(0, 2), symmetric=False)
-def piou_loss(pair: BoxPair, *, version: Literal[1, 2] = 1, lam: UpToThousand = 1.3) -> Tensor:
+def piou_loss(pair: BoxPair, *, version: Literal[1, 2] = 1, lam: UpToTwo = 1.3) -> Tensor:
     """Powerful IoU: IoU and the distances of the edges, in sides of the target.
 
         1 − I/U + 1 − e^(−P²), P = (|Δx1| + |Δx2|)/(4wt) + (|Δy1| + |Δy2|)/(4ht); version 2: × 3λq·e^(−(λq)²), q = e^−P
 
     I and U are the areas of the boxes' intersection and union, Δ are differences of corresponding edges. P is infinite
     where a target without a side is missed. The second version's factor gives pairs of middling quality the most
-    weight; of far pairs it falls like e^(−P), with P's last digit: within (8 + 4P) units in the last place there. Its
-    value and its gradient tend to 0 for boxes far apart. The formula is from knowledge of the paper; it could not be
+    weight. Of far pairs it falls like e^(−P), within (8 + 4P) units in the last place: beyond P = 1 or so the **loss
+    falls with the distance**, and the gradient pushes away. The formula is from knowledge of the paper; it could not be
     compared with the authors' code.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..geometry import BoxPair
 from ._define import LOSSES, define
-from ._parameters import FromOneToThousand, NonNegative, Positive, UpToOne
+from ._parameters import FromHundredth, FromMillionth, FromOneToHundred, FromZeroToFive, NonNegative
 
 
 def _iou_power(pair: BoxPair, *, gamma: NonNegative = 0.5, detach_weight: bool = True) -> Tensor:
@@ -60,10 +60,10 @@ def _wiou_factor(
     pair: BoxPair,
     *,
     version: Literal["v1", "v2", "v3"] = "v1",
-    mean: UpToOne = 1.0,
-    gamma: NonNegative = 0.5,
-    a: FromOneToThousand = 1.9,
-    delta: Positive = 3.0,
+    mean: FromMillionth = 1.0,
+    gamma: FromZeroToFive = 0.5,
+    a: FromOneToHundred = 1.9,
+    delta: FromHundredth = 3.0,
 ) -> Tensor:
     """1, (L/L̄)^γ or β/(δ·a^(β − δ)), by version; constant."""
     quality = pair.iou_loss.detach() / mean
@@ -85,10 +85,10 @@ def wiou_loss(
     pair: BoxPair,
     *,
     version: Literal["v1", "v2", "v3"] = "v1",
-    mean: UpToOne = 1.0,
-    gamma: NonNegative = 0.5,
-    a: FromOneToThousand = 1.9,
-    delta: Positive = 3.0,
+    mean: FromMillionth = 1.0,
+    gamma: FromZeroToFive = 0.5,
+    a: FromOneToHundred = 1.9,
+    delta: FromHundredth = 3.0,
 ) -> Tensor:
     """Wise IoU: IoU times a factor of the distance of the centers; then by how bad a pair is beside all pairs.
 
@@ -104,7 +104,7 @@ def wiou_loss(
             most to pairs somewhat worse than it, and little to hopeless ones.
         mean: L̄ of v2 and v3.
         gamma: γ of v2.
-        a: a of v3; the authors' code has 1.7.
+        a: a of v3; the authors' code has 1.7. The last place of (β − δ)·ln a counts as often as that is large.
         delta: δ of v3, the β whose factor is 1; the authors' code has 2.7.
 
     Returns:

@@ -108,7 +108,12 @@ def alpha_iou_loss(pair: BoxPair, *, alpha: UpToThousand = 3.0) -> Tensor:
     return one_minus_exp(-alpha * pair.log_iou).masked_fill(pair.iou == 0.0, 1.0)
 
 
-@define(source="Zhang and Zhang, 2024, arXiv:2401.10525", bounds=(0, 1), zero_from="u")
+def _check_range(*, d: float, u: float) -> None:
+    if not d + 0.001 <= u:
+        raise ValueError(f"d and u: expected u to be at least 0.001 above d, got {d} and {u}")
+
+
+@define(source="Zhang and Zhang, 2024, arXiv:2401.10525", bounds=(0, 1), zero_from="u", check=_check_range)
 def focaler_iou_loss(pair: BoxPair, *, d: NonNegative = 0.0, u: UpToOne = 0.95) -> Tensor:
     """IoU, stretched: of the range between two bounds, so that pairs worse or better than these have no say.
 
@@ -121,7 +126,7 @@ def focaler_iou_loss(pair: BoxPair, *, d: NonNegative = 0.0, u: UpToOne = 0.95) 
     Args:
         {common}
         d: the IoU up to which the loss is 1.
-        u: the IoU from which on it is 0; above ``d``.
+        u: the IoU from which on it is 0; at least 0.001 above ``d``.
 
     Returns:
         ``(...)``, without unit, in [0, 1]. 0 **wherever IoU is u or more**; 1 where it is d or less.
@@ -132,8 +137,6 @@ def focaler_iou_loss(pair: BoxPair, *, d: NonNegative = 0.0, u: UpToOne = 0.95) 
     >>> focaler_iou_loss(torch.tensor([0.0, 0, 2, 4]), torch.tensor([0.0, 1, 2, 3]))  # 1 - (4/8)/0.95
     tensor(0.4737)
     """
-    if not d < u:
-        raise ValueError(f"d and u: expected d < u, got {d} and {u}")
     # 1 − u is exact for u above ½, and 1 − I/U has the digits there.
     above = torch.where(pair.iou > 0.5, pair.iou_loss - (1.0 - u), u - pair.iou)
     return (above / (u - d)).clamp(min=0.0).masked_fill(pair.iou < d, 1.0)

@@ -251,7 +251,9 @@ def _each(loss: str | BoxLoss) -> BoxLoss:
     given = BoxLoss(loss) if isinstance(loss, str) else loss
     if given.normalize_weight:
         raise ValueError("coordinates: a BoxLoss with normalize_weight has no value per box; expected one without")
-    return BoxLoss(given.name, reduction="none", gain=given.gain, momentum=given.momentum, **given.loss_parameters)
+    each = BoxLoss(given.name, reduction="none", gain=given.gain, momentum=given.momentum, **given.loss_parameters)
+    each.load_state_dict(given.state_dict())
+    return each
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

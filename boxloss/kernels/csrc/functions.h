@@ -111,7 +111,7 @@ INLINE double ISA_NAME(expm1)(double x) {
   p = p * x + 1.0 / 24;
   p = p * x + 1.0 / 6;
   p = p * x + 0.5;
-  double near = x + x * (p * x), far = ISA_NAME(exp)(x) - 1; /* to 1e-13 */
+  double near = x * (1 + p * x), far = ISA_NAME(exp)(x) - 1; /* to 1e-13 */
   return ((x >= -0.25) & (x <= 0.25)) ? near : far;
 }
 

@@ -1,6 +1,6 @@
 /* Made by `make kernels` from the formulas in boxloss/losses. */
 
-#define SOURCE "c6323ab0af89b2d4"
+#define SOURCE "7fe7b52d68eb470b"
 #define KERNELS(X) \
   X(l1) \
   X(l2) \
