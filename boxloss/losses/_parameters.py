@@ -21,20 +21,32 @@ class Domain:
     holds: Callable[[float], bool]
 
 
+def between(low: float, high: float) -> Domain:
+    """Both ends are allowed."""
+    return Domain(f"in [{_short(low)}, {_short(high)}]", lambda x: low <= x <= high)
+
+
+def up_to(high: float) -> Domain:
+    """From 0, which is not allowed."""
+    return Domain(f"in (0, {_short(high)}]", lambda x: 0 < x <= high)
+
+
+def _short(number: float) -> str:
+    """
+    >>> _short(1e-9), _short(1e9), _short(0.01)
+    ('1e-9', '1e9', '0.01')
+    """
+    return f"{number:g}".replace("e-0", "e-").replace("e+0", "e")
+
+
 NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
-FromZeroToTen = Annotated[float, Domain("in [0, 10]", lambda x: 0 <= x <= 10)]
-FromZeroToFive = Annotated[float, Domain("in [0, 5]", lambda x: 0 <= x <= 5)]
-UpToTwo = Annotated[float, Domain("in (0, 2]", lambda x: 0 < x <= 2)]
-FromOneToHundred = Annotated[float, Domain("in [1, 100]", lambda x: 1 <= x <= 100)]
-FromHundredth = Annotated[float, Domain("in [0.01, 10]", lambda x: 0.01 <= x <= 10)]
-FromMillionth = Annotated[float, Domain("in [1e-6, 1]", lambda x: 1e-6 <= x <= 1)]
-FromOneToThousand = Annotated[float, Domain("in [1, 1000]", lambda x: 1 <= x <= 1000)]
-UpToTen = Annotated[float, Domain("in (0, 10]", lambda x: 0 < x <= 10)]
-Length = Annotated[float, Domain("in [1e-9, 1e9]", lambda x: 1e-9 <= x <= 1e9)]
-Size = Annotated[tuple[float, float], Domain("in [1e-9, 1e9]", lambda x: 1e-9 <= x <= 1e9)]
+UpToOne = Annotated[float, up_to(1)]
+UpToTen = Annotated[float, up_to(10)]
+UpToThousand = Annotated[float, up_to(1000)]
+OneToThousand = Annotated[float, between(1, 1000)]
+Length = Annotated[float, between(1e-9, 1e9)]
+Size = Annotated[tuple[float, float], between(1e-9, 1e9)]
 """Width and height."""
-UpToThousand = Annotated[float, Domain("in (0, 1000]", lambda x: 0 < x <= 1000)]
-UpToOne = Annotated[float, Domain("in (0, 1]", lambda x: 0 < x <= 1)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..boxes import as_pair
 from ..geometry import ASPECT, BoxPair, one_minus_exp, ratio
 from ._define import LOSSES, define
-from ._parameters import FromOneToThousand, FromZeroToTen, NonNegative, Size, UpToTen, UpToTwo, is_number
+from ._parameters import NonNegative, OneToThousand, Size, UpToTen, between, is_number, up_to
 from .coordinate import smooth
 
 
@@ -115,7 +115,7 @@ def eiou_loss(pair: BoxPair) -> Tensor:
 
 
 @define(source="Gevorgyan, 2022, arXiv:2205.12740", bounds=(0, 3))
-def siou_loss(pair: BoxPair, *, theta: FromOneToThousand = 4.0) -> Tensor:
+def siou_loss(pair: BoxPair, *, theta: OneToThousand = 4.0) -> Tensor:
     """SCYLLA IoU: IoU, the distance of the centers, faster along an axis than obliquely, and the sides.
 
         1 − I/U + (Δ + Ω)/2, Δ = Σ 1 − e^(−(2 − Λ)(d/H)²), Λ = 2|dx||dy|/ρ², Ω = Σ (1 − e^(−|side change|))^θ
@@ -144,7 +144,7 @@ def siou_loss(pair: BoxPair, *, theta: FromOneToThousand = 4.0) -> Tensor:
 
 
 @define(source="Zhang and Zhang, 2023, arXiv:2312.17663", bounds=(0, 4), symmetric=False)
-def shape_iou_loss(pair: BoxPair, *, scale: FromZeroToTen = 0.0) -> Tensor:
+def shape_iou_loss(pair: BoxPair, *, scale: Annotated[float, between(0, 10)] = 0.0) -> Tensor:
     """Shape IoU: distances and sides count by the target's shape, those along its longer side less.
 
         1 − I/U + hh·dx²/c² + ww·dy²/c² + ½Ω, Ω = Σ (1 − e^(−ω))⁴, ω = hh·|dw|/max(wp, wt) and ww·|dh|/max(hp, ht)
@@ -203,7 +203,7 @@ def mpdiou_loss(pair: BoxPair, *, image_size: Size) -> Tensor:
 
 
 @define(source="Liu et al., Powerful-IoU, Neural Networks 170, 2024", bounds=(0, 2), symmetric=False)
-def piou_loss(pair: BoxPair, *, version: Literal[1, 2] = 1, lam: UpToTwo = 1.3) -> Tensor:
+def piou_loss(pair: BoxPair, *, version: Literal[1, 2] = 1, lam: Annotated[float, up_to(2)] = 1.3) -> Tensor:
     """Powerful IoU: IoU and the distances of the edges, in sides of the target.
 
         1 − I/U + 1 − e^(−P²), P = (|Δx1| + |Δx2|)/(4wt) + (|Δy1| + |Δy2|)/(4ht); version 2: × 3λq·e^(−(λq)²), q = e^−P

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from ..geometry import BoxPair
 from ._define import LOSSES, define
-from ._parameters import FromHundredth, FromMillionth, FromOneToHundred, FromZeroToFive, NonNegative
+from ._parameters import NonNegative, between
 
 
 def _iou_power(pair: BoxPair, *, gamma: NonNegative = 0.5, detach_weight: bool = True) -> Tensor:
@@ -60,10 +60,10 @@ def _wiou_factor(
     pair: BoxPair,
     *,
     version: Literal["v1", "v2", "v3"] = "v1",
-    mean: FromMillionth = 1.0,
-    gamma: FromZeroToFive = 0.5,
-    a: FromOneToHundred = 1.9,
-    delta: FromHundredth = 3.0,
+    mean: Annotated[float, between(1e-6, 1)] = 1.0,
+    gamma: Annotated[float, between(0, 5)] = 0.5,
+    a: Annotated[float, between(1, 100)] = 1.9,
+    delta: Annotated[float, between(0.01, 10)] = 3.0,
 ) -> Tensor:
     """1, (L/L̄)^γ or β/(δ·a^(β − δ)), by version; constant."""
     quality = pair.iou_loss.detach() / mean
@@ -85,10 +85,10 @@ def wiou_loss(
     pair: BoxPair,
     *,
     version: Literal["v1", "v2", "v3"] = "v1",
-    mean: FromMillionth = 1.0,
-    gamma: FromZeroToFive = 0.5,
-    a: FromOneToHundred = 1.9,
-    delta: FromHundredth = 3.0,
+    mean: Annotated[float, between(1e-6, 1)] = 1.0,
+    gamma: Annotated[float, between(0, 5)] = 0.5,
+    a: Annotated[float, between(1, 100)] = 1.9,
+    delta: Annotated[float, between(0.01, 10)] = 3.0,
 ) -> Tensor:
     """Wise IoU: IoU times a factor of the distance of the centers; then by how bad a pair is beside all pairs.
 

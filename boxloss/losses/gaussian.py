@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..geometry import BoxPair, one_minus_exp
 from ._define import define
-from ._parameters import FromOneToThousand, Length
+from ._parameters import Length, OneToThousand
 
 
 @define(source="Wang et al., 2021, arXiv:2110.13389", bounds=(0, 1), lengths=("constant",))
@@ -39,7 +39,7 @@ def nwd_loss(pair: BoxPair, *, constant: Length) -> Tensor:
 
 
 @define(source="Yang et al., ICML 2021, arXiv:2101.11952", bounds=(0, 1), degree=None)
-def gwd_loss(pair: BoxPair, *, tau: FromOneToThousand = 1.0) -> Tensor:
+def gwd_loss(pair: BoxPair, *, tau: OneToThousand = 1.0) -> Tensor:
     """Gaussian Wasserstein distance, from the detection of rotated boxes.
 
         1 − 1/(τ + ln(1 + W²)), W² = dx² + dy² + (dw² + dh²)/4
@@ -72,7 +72,7 @@ def gwd_loss(pair: BoxPair, *, tau: FromOneToThousand = 1.0) -> Tensor:
 
 
 @define(source="Yang et al., NeurIPS 2021, arXiv:2106.01883", bounds=(0, 1), symmetric=False)
-def kld_loss(pair: BoxPair, *, tau: FromOneToThousand = 1.0) -> Tensor:
+def kld_loss(pair: BoxPair, *, tau: OneToThousand = 1.0) -> Tensor:
     """Kullback–Leibler divergence of the boxes' distributions, from the detection of rotated boxes.
 
         1 − 1/(τ + ln(1 + D)), D = 2dx²/wt² + 2dy²/ht² + ½(wp²/wt² + hp²/ht²) + ln(wt/wp) + ln(ht/hp) − 1
