@@ -100,8 +100,8 @@ class BoxPair:
 
     @_lazy
     def _not_huge(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Both boxes in their own unit times a factor, and the factor: 1/8 where differences could overflow, else 1."""
-        bits = torch.maximum(_exponent_bits(self._pred).amax((0, 1)), _exponent_bits(self._target).amax((0, 1)))
+        """Both boxes in their own unit times a factor, and that of each axis: 1/8 where differences could overflow."""
+        bits = torch.maximum(_exponent_bits(self._pred).amax(0), _exponent_bits(self._target).amax(0))
         _, mask, unit = _EXPONENT[self._pred.dtype]
         factor = 1.0 - 0.875 * (bits >= mask - 4 * unit).to(self._pred.dtype)
         return self._pred * factor, self._target * factor, factor
@@ -110,6 +110,16 @@ class BoxPair:
         """The same over a length, finite where only the difference would not be."""
         _, _, factor = self._not_huge
         return (self._own_shifts / length / factor).flatten(0, 1)
+
+    @_lazy
+    def _own_way(self) -> tuple[Tensor, Tensor]:
+        """Twice dx and dy, ``(2, ...)``, in the unit of the boxes times a factor; and the factor, 1 or 1/8.
+
+        As `_way`, where that has vanished in the scaled unit.
+        """
+        pred, target, factors = self._not_huge
+        factor = torch.minimum(*factors.unbind(0))
+        return (self._own_shifts.sum(0) + _lost(pred, target).sum(0)) * (factor / factors), factor
 
     @_lazy
     def _own_shifts(self) -> Tensor:
@@ -282,9 +292,8 @@ class BoxPair:
         pred_low, pred_high, target_low, target_high = self._edges
         # From the differences of the boxes as they are: new corners would be rounded to their distance from the origin.
         pred, target = (pred_high - pred_low) * ratio, (target_high - target_low) * ratio
-        same, other = 0.5 + 0.5 * ratio, 0.5 - 0.5 * ratio
-        low = same * self._low_shift + other * self._high_shift
-        high = other * self._low_shift + same * self._high_shift
+        inward = (0.5 - 0.5 * ratio) * (self._high_shift - self._low_shift)
+        low, high = self._low_shift + inward, self._high_shift - inward
         inner = BoxPair.__new__(BoxPair)
         inner.__dict__ |= {
             "_pred": self._pred,
@@ -308,6 +317,12 @@ class BoxPair:
         return torch.where(shared, self._high_shift - self._low_shift, self._pred_sides - self._target_sides)
 
     @_lazy
+    def _way(self) -> Tensor:
+        """Twice dx and dy, with the digits that the distance of the edges hides where it is much larger."""
+        pred_low, pred_high, target_low, target_high = self._edges
+        return self._low_shift + self._high_shift + (_lost(pred_low, target_low) + _lost(pred_high, target_high))
+
+    @_lazy
     def center_shares(self) -> Tensor:
         """|dx|/Hw and |dy|/Hh, distances of the centers over the hull's sides, in [0, 1]."""
         return ratio((self._low_shift + self._high_shift).abs() * 0.5, self._hull_sides)
@@ -318,13 +333,10 @@ class BoxPair:
 
         4|dx|/(wt + 2|dx|) up to 2|dx| = wt.
         """
-        pred_low, pred_high, target_low, target_high = self._edges
         pred, target, _ = self._not_huge
-        # Beside a much larger pred, the target's center is lost in the rounding of the shifts.
-        lost = _lost(pred_low, target_low) + _lost(pred_high, target_high)
         twice, side = _unless_vanished(
-            (self._low_shift + self._high_shift + lost, self._target_sides),
-            ((self._own_shifts + _lost(pred, target)).sum(0), _sides(target)),
+            (self._way, self._target_sides),
+            (self._own_shifts.sum(0) + _lost(pred, target).sum(0), _sides(target)),
         )
         twice = twice.abs()
         return ratio(2.0 * twice, side + twice).clamp(max=1.0)
@@ -351,7 +363,11 @@ class BoxPair:
     @_lazy
     def edge_shares(self) -> Tensor:
         """(|x1p − x1t| + |x2p − x2t|)/wt, and the same of y, held at most `FAR`, also where the target has no side."""
-        off, side = self._low_shift.abs() + self._high_shift.abs(), self._target_sides
+        _, target, _ = self._not_huge
+        off, side = _unless_vanished(
+            (self._low_shift.abs() + self._high_shift.abs(), self._target_sides),
+            (self._own_shifts.abs().sum(0), _sides(target)),
+        )
         far = off > FAR * side
         return (off.masked_fill(far, 0.0) / side.masked_fill(far | (side == 0.0), 1.0)).masked_fill(far, FAR)
 
@@ -392,8 +408,9 @@ class BoxPair:
     @_lazy
     def obliqueness(self) -> Tensor:
         """2|dx||dy|/ρ², in [0, 1]: 0 where the centers lie along an axis, or coincide; 1 where on a diagonal."""
-        own_x, own_y = self._own_shifts.sum(0).unbind(0)
-        x, y = self._center_shift.unbind(0)
+        way, _ = self._own_way
+        own_x, own_y = way.unbind(0)
+        x, y = (self._way * self._one_unit).unbind(0)
         x, y = (shift.abs() for shift in _unless_vanished((x, y), (own_x, own_y)))
         return ratio(2.0 * x * y, x * x + y * y)
 
@@ -417,13 +434,13 @@ class BoxPair:
     @_lazy
     def wasserstein(self) -> tuple[Tensor, Tensor]:
         """√(dx² + dy² + (dw² + dh²)/4) in the unit of the boxes times a factor; and the factor, 1 or 1/8."""
-        pred, target, factor = self._not_huge
+        way, factor = self._own_way
+        pred, target, factors = self._not_huge
         low, high = self._own_shifts.unbind(0)
         wider = torch.where(self._overlap > 0.0, high - low, _sides(pred) - _sides(target))  # as `_side_shift`
         wider = wider + self._not_finite.sum(0)  # the length of infinity and NaN would be infinite
-        # Of two inverted boxes nothing but the centers' distance is left, and that may be small beside the edges'.
-        centers = _length(*(0.5 * (low + high + _lost(pred, target).sum(0))).unbind(0))
-        sides = _length(*(0.5 * wider).unbind(0))
+        centers = _length(*(0.5 * way).unbind(0))
+        sides = _length(*(0.5 * wider * (factor / factors)).unbind(0))
         return _length(centers, sides), factor
 
     @_lazy

@@ -9,7 +9,7 @@ import exact
 import pairs
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
 from variants import DEFAULTS, VARIANTS, Variant, label, parameter, ulp_limit
@@ -100,7 +100,7 @@ coordinate = st.floats(width=32, allow_nan=False, allow_infinity=False)
 box = st.lists(coordinate, min_size=4, max_size=4)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # to shrink one takes minutes
 @given(box, box, st.lists(st.booleans(), min_size=4, max_size=4))
 def test_any_pair_of_float32_boxes(first, second, shared):
     second = [a if same else b for a, b, same in zip(first, second, shared, strict=True)]

@@ -429,7 +429,7 @@ def test_bad_conventions(convention, name, message):
 def test_a_running_mean_waits_for_no_rank(monkeypatch):
     """A framework may skip the loss on a rank without positives, and the others would wait for ever."""
     monkeypatch.setattr("boxloss.modules.mean_over_ranks", lambda value: pytest.fail("waits for the other ranks"))
-    model = points()
+    model = make(FCOS)
     module = BoxLoss("wiou", version="v3")
     attach(model, module)
     train(model)

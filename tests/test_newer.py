@@ -224,6 +224,12 @@ def test_lengths_of_every_size_in_one_pair():
     low = kld_loss(torch.tensor([0.0, 0, 1, least]), torch.tensor([0.0, 0, 1, huge]))
     log = math.log(0.5 + math.log(huge) - math.log(least) + 0.5)  # 1 + 2·½² − ½ + ln(ht/hp)
     assert low.item() == pytest.approx(1 - 1 / (1 + log), rel=1e-6)
+    # Inverted boxes: what is left of them is their centers, which the distance of the edges hides.
+    hidden = torch.tensor([-1e-40, -1e-40, 512, -0.989204466342926]), torch.tensor([512.0, -(2**24) + 1, 512, 2.0**24])
+    x, y = 256, (2**24 - 1 - 2**24 - 0.989204466342926) / 2
+    slow = 2 - 2 * x * -y / (x * x + y * y)
+    expected = 1 + (1 - math.exp(-slow / 4)) / 2 + ((1 - math.exp(-1)) ** 4) / 2 * 2
+    assert siou_loss(*hidden).item() == pytest.approx(expected, rel=1e-6)
     thin = shape_iou_loss(torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.0, 0, least, 0]), scale=10.0)
     assert thin.isfinite()
 

@@ -153,7 +153,8 @@ def inner_iou_loss(pair: BoxPair, *, ratio: UpToTen = 0.75) -> Tensor:
 
     Args:
         {common}
-        ratio: of the inner sides to the sides; each factor of 2 beyond 1/2 … 2 costs one bit of the value.
+        ratio: of the inner sides to the sides. Values are within 6 units in the last place for 1/2 … 2; each further
+            factor of 2 costs a bit.
 
     Returns:
         ``(...)``, without unit, in [0, 1]. 0 where two boxes coincide; 1 where the inner ones do not overlap.

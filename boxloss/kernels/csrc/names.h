@@ -1,6 +1,6 @@
 /* Made by `make kernels` from the formulas in boxloss/losses. */
 
-#define SOURCE "7fe7b52d68eb470b"
+#define SOURCE "705fe4a3687d335d"
 #define KERNELS(X) \
   X(l1) \
   X(l2) \
