@@ -67,7 +67,7 @@ def check_value(value: float, wanted: mpf, dtype: torch.dtype, variant: Variant,
     if value == float("inf") and wanted > torch.finfo(dtype).max:
         return
     off = abs(mpf(value) - wanted) / ulp(exact.measure(variant, pred.tolist(), target.tolist(), wanted), dtype)
-    assert off <= ulp_limit(variant[0]), (
+    assert off <= ulp_limit(variant), (
         f"{label(variant)} is {mp.nstr(off, 3)} ulp off: {value!r} for {mp.nstr(wanted, 20)}"
         f" of pred {pred.tolist()}, target {target.tolist()}"
     )
