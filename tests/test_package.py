@@ -22,7 +22,7 @@ SOURCE = ROOT / "boxloss"
 
 # A module may import what stands on its own line or below, of the package; and these third parties.
 LAYERS = [
-    {"_version", "boxes", "distributed", "errors", "extras", "files", "geometry"},
+    {"_version", "boxes", "distributed", "threads", "errors", "extras", "files", "geometry"},
     {"kernels", "config"},
     {"losses", "folders", "conventions"},
     {"modules", "classification", "region"},

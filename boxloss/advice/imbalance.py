@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..classification import binary_cross_entropy_loss, class_weights, focal_loss
 from ..region import dice_loss, tversky_loss
+from ..threads import one_thread
 
 _CONTRAST = 1.2
 """Of a shape and the ground, in standard deviations of the noise: single pixels can't tell, a neighborhood can."""
@@ -115,22 +115,11 @@ def try_losses(task: Task, tell: Callable[[str], None]) -> tuple[float, dict[str
     rare, common = float(masks.sum()), float((1 - masks).sum())
     of_ground, of_shapes = class_weights([common, rare]).tolist()
     fits = {}
-    with _one_thread():
+    with one_thread():
         for name, loss in losses(of_shapes / of_ground).items():
             tell(f"fitting with {name}")
             fits[name] = _fit(task, loss, images, masks, unseen, truth)
     return rare / (rare + common), fits
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums, and with them the figures, do not depend on how many cores there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fit(

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..extras import needs
 from ..files import replacing, write_csv, write_json
 from ..folders import environment, locked, refuse_others, remove_parts
 from ..plots import require_matplotlib
+from ..threads import one_thread
 from .cases import PER_CENTER, centers
 from .config import Descent, SimulationConfig
 from .descent import Tally, descend
@@ -98,7 +98,7 @@ def _run(
     """Each descent when nothing is left of it, on threads of one core each."""
     with needs("study", "a simulation"):
         from tqdm import tqdm
-    with _one_core_each(), ThreadPoolExecutor(threads) as pool:
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
         for descent in config.descents():
             path = folder / DESCENTS / f"{descent.name}.npz"
             progress = Progress(path, _key(config, descent), config)
@@ -140,17 +140,6 @@ def _descend(
     finally:
         if progress.done.sum() > before:
             progress.save()
-
-
-@contextmanager
-def _one_core_each() -> Iterator[None]:
-    """Chunks run side by side instead of each operation on all cores: small operations gain nothing from more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Progress:
