@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 FRAMEWORKS = .venv-integrations
 
-.PHONY: test test-slow test-integrations lint demo bench readme choosing kernels clean
+.PHONY: test test-slow test-integrations test-browser lint demo bench readme choosing playground kernels clean
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto
@@ -16,6 +16,11 @@ test-slow: .venv/installed
 test-integrations: $(FRAMEWORKS)/installed
 	$(FRAMEWORKS)/bin/python -m pytest -n auto --dist loadfile tests/test_integrations.py tests/test_ultralytics.py \
 		tests/test_transformers.py tests/test_mmdet.py tests/test_recipes.py
+
+# The playground in Chromium, Debian's or the one that $$CHROMIUM names; screenshots in runs/browser.
+test-browser: .venv/installed
+	-$(BIN)/python -m pip install --quiet 'playwright>=1.40'
+	$(BIN)/python -m pytest -m browser -rs -s tests/test_browser.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -35,6 +40,10 @@ readme: .venv/installed
 # Rewrites docs/choosing.md and its figures; a test compares the text.
 choosing: .venv/installed
 	$(BIN)/python tools/make_choosing.py
+
+# Rewrites docs/playground.html; a test compares it.
+playground: .venv/installed
+	$(BIN)/boxloss playground -o docs/playground.html
 
 # Rewrites the C of the kernels from the formulas; a test compares it.
 kernels: .venv/installed

@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import warnings
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +21,13 @@ from typing import TYPE_CHECKING, Any
 from . import LOSSES, BoxLoss, Loss, __version__
 from .config import check_file, config_parser, parsed_config
 from .errors import FORESEEN
+from .losses import LEGEND
 
 if TYPE_CHECKING:
     from .study import StudyConfig
 
 _LISTS = ("--losses", "--seeds")
 """Options that take names or numbers with commas between them."""
-
-LEGEND = (
-    "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
-    " diagonal; ρ, dx, dy: distance of the centers, and by axis; d, dw, dh: differences of coordinates and sides;"
-    " AE, …: distances of corresponding corners; θ = atan2(w, h);"
-    " p, t: prediction, target."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -261,6 +256,29 @@ def plot_command(arguments: Sequence[str]) -> None:
     print(chosen.out)
 
 
+def playground_command(arguments: Sequence[str]) -> None:
+    from . import playground
+
+    parser = argparse.ArgumentParser(prog="boxloss playground", description=COMMANDS["playground"][1])
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("playground.html"), help="the page (default: %(default)s)"
+    )
+    parser.add_argument("--losses", help="such as giou,smooth_l1:beta=2 (default: every loss)")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    chosen = parser.parse_args(arguments)
+    losses = playground.every_loss() if chosen.losses is None else playground.read_losses(chosen.losses)
+    told = functools.partial(_counted, total=len(losses), count=itertools.count(1))
+    for name, reason in playground.write_playground(chosen.out, losses, told):
+        print(f"warning: {name} is left out: {reason}", file=sys.stderr)
+    print(chosen.out)
+    if chosen.open:
+        webbrowser.open(chosen.out.resolve().as_uri())
+
+
+def _counted(text: str, total: int, count: Iterator[int]) -> None:
+    _progress(f"{next(count)} of {total}: {text}")
+
+
 def doctor_command(arguments: Sequence[str]) -> None:
     from . import doctor
 
@@ -275,6 +293,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "simulate": (simulate_command, "let boxes descend losses, without images: the DIoU paper's experiment"),
     "advise": (advise_command, "which loss? questions, answered with figures made on the spot"),
     "plot": (plot_command, "figures of losses: gradients, landscape, classification"),
+    "playground": (playground_command, "a page: drag two boxes, see every loss, its gradient and its descent"),
     "doctor": (doctor_command, "what is installed, and what computes each loss"),
     "evaluate": (evaluate_command, "COCO's figures of a run, or of any detections"),
 }

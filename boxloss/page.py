@@ -1,4 +1,4 @@
-"""HTML pages: one file each, which needs no network, no script and no other file; and how numbers are shown.
+"""HTML pages: one file each, which needs no network and no other file; and how numbers are shown.
 
 The only file that imports jinja2.
 """

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .colors import LOSS_COLORS, MORE_COLORS
 from .extras import needs
 from .files import replacing
 
@@ -295,16 +296,13 @@ def _legend_below(figure: Any, *axes: Any) -> None:
 
 # -- a simulation -----------------------------------------------------------------------------------------------------
 
-_DESCENT_COLORS = {"iou": "#7f7f7f", "giou": "#0072b2", "diou": "#e69f00", "ciou": "#d55e00", "eiou": "#009e73"}
-"""Okabe and Ito's, which people who see fewer colors can tell apart; each loss the same one in every figure."""
-_MORE_COLORS = ("#cc79a7", "#56b4e9", "#000000", "#8c6d31", "#5254a3", "#b5cf6b", "#ad494a")
 _DASHES = ("-", "--", "-.", ":")
 
 
 def _descent_looks(losses: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Color and dashes of each loss, so that they differ in gray too."""
-    others = [loss for loss in losses if loss not in _DESCENT_COLORS]
-    colors = _DESCENT_COLORS | {loss: _MORE_COLORS[k % len(_MORE_COLORS)] for k, loss in enumerate(others)}
+    others = [loss for loss in losses if loss not in LOSS_COLORS]
+    colors = LOSS_COLORS | {loss: MORE_COLORS[k % len(MORE_COLORS)] for k, loss in enumerate(others)}
     return {loss: {"color": colors[loss], "ls": _DASHES[k % len(_DASHES)]} for k, loss in enumerate(losses)}
 
 

@@ -22,7 +22,7 @@ SOURCE = ROOT / "boxloss"
 
 # A module may import what stands on its own line or below, of the package; and these third parties.
 LAYERS = [
-    {"_version", "boxes", "distributed", "threads", "errors", "extras", "files", "geometry"},
+    {"_version", "boxes", "colors", "distributed", "threads", "errors", "extras", "files", "geometry"},
     {"kernels", "config"},
     {"losses", "folders", "conventions"},
     {"modules", "classification", "region"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"yolo"},
     {"data", "plots", "page"},
     {"training", "plots_advice"},
-    {"study", "simulation", "doctor", "advice"},
+    {"study", "simulation", "doctor", "advice", "playground"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -26,8 +26,19 @@ boxloss plot landscape --losses giou,eiou,smooth_l1:beta=2 --pred 10x1 --target 
 boxloss plot classification --out classification.png
 ```
 
-This page is written by `make choosing`.
+This page is written by `make choosing`. Its links to the playground open playground.html, which is beside it and which
+`boxloss playground` writes, in a browser.
 """
+
+
+TRY = {
+    "l1-or-l2": "preset=overlapping&loss=l2&compare=l1+l2+smooth_l1&show=slope",
+    "smooth-l1": "preset=tiny&loss=smooth_l1&compare=l1+l2+smooth_l1&show=slope",
+    "which-iou-loss": "preset=disjoint&loss=giou&compare=iou+giou+diou+ciou+eiou",
+    "eiou-moving-away": "preset=disjoint&loss=eiou&compare=giou+diou+eiou&line=w",
+    "ranges": "preset=touching&loss=giou&compare=iou+giou+diou+ciou+eiou",
+}
+"""Where the playground shows what an answer speaks of."""
 
 
 def section(key: str, answer: Answer) -> str:
@@ -42,6 +53,8 @@ def section(key: str, answer: Answer) -> str:
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     if answer.caption:
         parts.append(_paragraph(answer.caption))
+    if key in TRY:
+        parts.append(f"Try it: [such a pair in the playground](playground.html#{TRY[key]}).")
     return "\n\n".join(parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..losses import LOSSES, find_loss
+from ..losses import LOSSES, find_loss, spelled_losses
 from ..modules import BoxLoss
 
 Size = tuple[float, float]
@@ -30,13 +29,7 @@ def read_losses(text: str) -> dict[str, BoxLoss]:
     >>> read_losses("giou, smooth_l1:beta=0.5")["smooth_l1:beta=0.5"].loss_parameters
     {'beta': 0.5}
     """
-    losses: dict[str, BoxLoss] = {}
-    for entry in _split(text):
-        name, *given = entry.split(":")
-        if not name:
-            raise ValueError(f"losses: expected names separated by commas, such as giou,smooth_l1:beta=2, got {text!r}")
-        losses[entry] = make_loss(name, dict(_parameter(entry, one) for one in given))
-    return losses
+    return {entry: make_loss(name, parameters) for entry, (name, parameters) in spelled_losses(text).items()}
 
 
 def make_loss(name: str, parameters: Mapping[str, Any]) -> BoxLoss:
@@ -56,32 +49,6 @@ def plain_losses() -> dict[str, BoxLoss]:
         for name, loss in LOSSES.items()
         if loss.degree == 0 and not loss.lengths and not any(p.required for p in loss.parameters.values())
     }
-
-
-def _split(text: str) -> list[str]:
-    """At the commas that are not inside brackets.
-
-    >>> _split("giou, x:size=(4, 3)")
-    ['giou', 'x:size=(4,3)']
-    """
-    parts, depth = [""], 0
-    for sign in text.replace(" ", ""):
-        depth += (sign in "([") - (sign in ")]")
-        if sign == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return parts
-
-
-def _parameter(entry: str, text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"{entry}: expected a parameter as NAME=VALUE behind the colon, got {text!r}")
-    try:
-        return name, ast.literal_eval(value.capitalize() if value in ("true", "false") else value)
-    except (ValueError, SyntaxError):
-        return name, value  # a word, such as unit
 
 
 def read_size(text: str) -> Size:

@@ -47,7 +47,7 @@ Place: TypeAlias = "tuple[int, int]"
 
 
 class Program(NamedTuple):
-    """A loss of one pair. Its first eight steps are the coordinates of pred and target."""
+    """A loss of one pair. Its first steps are the coordinates of pred and target, and then its inputs."""
 
     steps: list[Step]
     value: Operand
@@ -75,22 +75,32 @@ class Program(NamedTuple):
         return self._replace(steps=steps)
 
 
-def trace(formula: Callable[..., torch.Tensor], parameters: Mapping[str, Any], dtype: torch.dtype) -> Program:
+def trace(
+    formula: Callable[..., torch.Tensor],
+    parameters: Mapping[str, Any],
+    dtype: torch.dtype,
+    inputs: Mapping[str, Sequence[float]] | None = None,
+) -> Program:
     """The program of a formula with given parameters.
 
     Args:
         formula: of a `BoxPair` and its own parameters.
         parameters: constants of the program.
         dtype: of the coordinates; float32 or float64.
+        inputs: parameters that are steps of the program instead, and an example of each: one number, or several.
 
     Raises:
         NoRuleError: it has an operation that is not in the table.
     """
 
-    def loss(pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return formula(BoxPair(pred, target), **parameters)
+    inputs = inputs or {}
 
-    return _trace(torch.func.grad_and_value(loss, argnums=(0, 1)), dtype)
+    def loss(pred: torch.Tensor, target: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+        numbers = (number.unbind() for number in given)
+        named = {name: of if len(of) > 1 else of[0] for name, of in zip(inputs, numbers, strict=True)}
+        return formula(BoxPair(pred, target), **parameters, **named)
+
+    return _trace(torch.func.grad_and_value(loss, argnums=(0, 1)), dtype, list(inputs.values()))
 
 
 def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: torch.dtype) -> Program:
@@ -111,12 +121,13 @@ def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: to
     return _trace(as_gradient, dtype)
 
 
-def _trace(function: Callable[..., Any], dtype: torch.dtype) -> Program:
-    """Of a function of two boxes that gives (gradient by the one, gradient by the other), value."""
+def _trace(function: Callable[..., Any], dtype: torch.dtype, inputs: Sequence[Sequence[float]] = ()) -> Program:
+    """Of a function of two boxes, and inputs, that gives (gradient by the one, gradient by the other), value."""
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
-        box = torch.tensor([0.0, 0.0, 2.0, 2.0], dtype=dtype, device="cpu")
-        graph = make_fx(function)(box, box + 1.0)
-    return _Tracer().program(graph)
+        box = [0.0, 0.0, 2.0, 2.0]
+        examples = [box, [x + 1.0 for x in box], *inputs]
+        graph = make_fx(function)(*(torch.tensor(of, dtype=dtype, device="cpu") for of in examples))
+    return _Tracer().program(graph, [len(of) for of in examples])
 
 
 class _Tracer:
@@ -127,13 +138,18 @@ class _Tracer:
         self._known: dict[Step, int] = {}
         self._tensors: dict[torch.fx.Node, Any] = {}
 
-    def program(self, graph: torch.fx.GraphModule) -> Program:
-        coordinates = 0
+    def program(self, graph: torch.fx.GraphModule, lengths: Sequence[int]) -> Program:
+        """
+        Args:
+            graph: of functions of tensors with one axis.
+            lengths: of what it is given.
+        """
+        coming = iter(lengths)
         for node in graph.graph.nodes:
             if node.op == "placeholder":
-                box = [self.step("coordinate", (Constant(coordinates + k),), REAL) for k in range(4)]
-                self._tensors[node] = _array(box)
-                coordinates += 4
+                first = len(self.steps)
+                given = [self.step("coordinate", (Constant(first + k),), REAL) for k in range(next(coming))]
+                self._tensors[node] = _array(given)
             elif node.op == "output":
                 (pred, target), value = node.args[0]
                 return Program(

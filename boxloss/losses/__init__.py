@@ -1,8 +1,9 @@
 """The box-regression losses, by family: the family says which geometry a formula uses."""
 
-from ._define import LOSSES, Loss, LossFunction, define, find_loss, similarity
+from ._define import LEGEND, LOSSES, Loss, LossFunction, define, find_loss, similarity
 from ._pairwise import pairwise
 from ._parameters import NonNegative, UpToOne
+from ._spelled import spelled_losses
 
 # The order of the families is the order of LOSSES and of every table.
 # isort: off
@@ -35,6 +36,7 @@ from .gaussian import gwd_loss, kld_loss, nwd_loss
 # isort: on
 
 __all__ = [
+    "LEGEND",
     "LOSSES",
     "Loss",
     "LossFunction",
@@ -69,6 +71,7 @@ __all__ = [
     "similarity",
     "siou_loss",
     "smooth_l1_loss",
+    "spelled_losses",
     "squared_iou_loss",
     "tversky_box_loss",
     "wiou_loss",

@@ -38,6 +38,15 @@ TypeError: no tensors of real numbers; an unknown parameter.
     ValueError: the shapes do not pair up; a parameter is outside its domain."""
 
 
+LEGEND = (
+    "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
+    " diagonal; ρ, dx, dy: distance of the centers, and by axis; d, dw, dh: differences of coordinates and sides;"
+    " AE, …: distances of corresponding corners; θ = atan2(w, h);"
+    " p, t: prediction, target."
+)
+"""The signs of all formulas as text."""
+
+
 class LossFunction(Protocol):
     def __call__(
         self,

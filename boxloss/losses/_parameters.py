@@ -19,16 +19,18 @@ class Domain:
 
     text: str
     holds: Callable[[float], bool]
+    low: float = -math.inf
+    high: float = math.inf
 
 
 def between(low: float, high: float) -> Domain:
     """Both ends are allowed."""
-    return Domain(f"in [{_short(low)}, {_short(high)}]", lambda x: low <= x <= high)
+    return Domain(f"in [{_short(low)}, {_short(high)}]", lambda x: low <= x <= high, low, high)
 
 
 def up_to(high: float) -> Domain:
     """From 0, which is not allowed."""
-    return Domain(f"in (0, {_short(high)}]", lambda x: 0 < x <= high)
+    return Domain(f"in (0, {_short(high)}]", lambda x: 0 < x <= high, 0, high)
 
 
 def _short(number: float) -> str:
@@ -39,7 +41,7 @@ def _short(number: float) -> str:
     return f"{number:g}".replace("e-0", "e-").replace("e+0", "e")
 
 
-NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0)]
+NonNegative = Annotated[float, Domain(">= 0", lambda x: x >= 0, 0)]
 UpToOne = Annotated[float, up_to(1)]
 UpToTen = Annotated[float, up_to(10)]
 UpToThousand = Annotated[float, up_to(1000)]

@@ -198,7 +198,8 @@ def mpdiou_loss(pair: BoxPair, *, image_size: Size) -> Tensor:
     >>> mpdiou_loss(p, t, image_size=(6, 8))  # 1 - 1/7 + (2 + 2)/100
     tensor(0.8971)
     """
-    d = pair.difference_over(math.hypot(*image_size))
+    width, height = image_size
+    d = pair.difference_over((width**2 + height**2) ** 0.5)
     return pair.iou_loss + (d * d).sum(0)
 
 

@@ -35,7 +35,7 @@ def nwd_loss(pair: BoxPair, *, constant: Length) -> Tensor:
     tensor(0.3935)
     """
     distance, factor = pair.wasserstein
-    return one_minus_exp(distance / float(constant) / factor)
+    return one_minus_exp(distance / constant / factor)
 
 
 @define(source="Yang et al., ICML 2021, arXiv:2101.11952", bounds=(0, 1), degree=None)

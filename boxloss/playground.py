@@ -1,0 +1,241 @@
+"""The playground: a page of its own on which boxes are dragged, and every loss, its gradient and its descent follow.
+
+Its mathematics are the library's formulas, traced as for the kernels and printed as JavaScript.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .colors import LOSS_COLORS, MORE_COLORS
+from .losses import LEGEND, LOSSES, Loss, find_loss, spelled_losses
+from .page import TEMPLATES, write_page
+
+SCRIPTS = ("state", "stage", "table", "charts", "descent", "main")
+"""The page's own code, one file each in this order."""
+PRESETS: dict[str, dict[str, list[float]]] = {
+    "overlapping": {"target": [220, 160, 400, 320], "pred": [140, 110, 280, 240]},
+    "disjoint": {"target": [340, 220, 480, 330], "pred": [120, 90, 230, 200]},
+    "contained": {"target": [220, 140, 420, 320], "pred": [250, 160, 330, 240]},
+    "touching": {"target": [300, 160, 440, 320], "pred": [160, 200, 300, 300]},
+    "aspect": {"target": [220, 180, 420, 300], "pred": [260, 140, 380, 340]},
+    "tiny": {"target": [300, 200, 308, 207], "pred": [303, 202, 310, 211]},
+    "empty": {"target": [240, 160, 400, 300], "pred": [300, 210, 300, 210]},
+    "identical": {"target": [220, 160, 400, 320], "pred": [220, 160, 400, 320]},
+}
+"""Boxes to start from, in pixels of an image of 640 × 480."""
+TITLES = {"aspect": "same center, other aspect", "empty": "empty prediction"}
+EXAMPLES: dict[Any, list[float]] = {float: [32.0], tuple[float, float]: [640.0, 480.0]}
+"""What a parameter that has no default is at first."""
+
+Tell = Callable[[str], None]
+Losses = Mapping[str, tuple[str, dict[str, Any]]]
+"""Name and parameters of each loss, by what it is called on the page."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A loss on the page."""
+
+    name: str
+    loss: Loss
+    parameters: dict[str, Any]
+    inputs: tuple[str, ...]
+    """Parameters that the page asks for: those without a default, and the state of a loss that has one."""
+    code: str
+    """Its value and gradient in JavaScript."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the page says of it."""
+        loss = self.loss
+        own = {name: self.parameters.get(name, of.default) for name, of in loss.parameters.items()}
+        said = {name: value for name, value in own.items() if name not in self.inputs and value is not None}
+        return {
+            "name": self.name,
+            "summary": loss.summary,
+            "definition": loss.definition,
+            "source": loss.source,
+            "warning": loss.warning,
+            "degree": loss.degree,
+            "unit": loss.unit,
+            "settings": ", ".join(f"{name} = {_written(value)}" for name, value in said.items()),
+            "call": f"{loss.name}_loss",
+            "keywords": ", ".join(f"{name}={value!r}" for name, value in self.parameters.items()),
+            "inputs": self.inputs,
+        }
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def every_loss() -> dict[str, tuple[str, dict[str, Any]]]:
+    """All losses as they are by default, and those versions of them that keep a state."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, loss in LOSSES.items():
+        found[name] = name, {}
+        for key, parameter in loss.parameters.items():
+            if loss.running_mean is None or typing.get_origin(parameter.kind) is not Literal:
+                continue
+            for choice in typing.get_args(parameter.kind):
+                if choice != parameter.default and loss.running_mean(**{key: choice}):
+                    found[f"{name}:{key}={choice}"] = name, {key: choice}
+    return found
+
+
+def read_losses(text: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Losses by what they were called, such as ``giou,smooth_l1:beta=2``; what a loss requires may be left out.
+
+    Raises:
+        ValueError: no such loss or parameter, or one outside its domain.
+    """
+    losses = spelled_losses(text)
+    for name, parameters in losses.values():
+        loss = find_loss(name)
+        needed = {key: _example(loss, key) for key in _inputs(loss, parameters)}
+        try:
+            loss.check_parameters(needed | parameters)
+        except TypeError as error:  # on a command line it is the user's, with no traceback
+            raise ValueError(f"{error}; a parameter is given as {name}:NAME=VALUE") from error
+    return losses
+
+
+def _inputs(loss: Loss, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    needed = [name for name, of in loss.parameters.items() if of.required and of.kind in EXAMPLES]
+    if loss.running_mean is not None and loss.running_mean(**parameters):
+        needed.append("mean")
+    return tuple(name for name in needed if name not in parameters)
+
+
+def _example(loss: Loss, name: str) -> Any:
+    parameter = loss.parameters[name]
+    if not parameter.required:
+        return parameter.default
+    example = EXAMPLES[parameter.kind]
+    return tuple(example) if len(example) > 1 else example[0]
+
+
+def entry(called: str, name: str, parameters: dict[str, Any]) -> Entry:
+    """A loss, with its formula as JavaScript.
+
+    Raises:
+        Exception: the formula could not be traced, or has an operation without a rule.
+    """
+    import torch
+
+    from .kernels.javascript import function
+    from .kernels.trace import trace  # it takes a while to import
+
+    loss = find_loss(name)
+    inputs = _inputs(loss, parameters)
+    defaults = {key: of.default for key, of in loss.parameters.items() if not of.required and key not in inputs}
+    examples = {key: _numbers(_example(loss, key)) for key in inputs}
+    program = trace(loss.formula, defaults | parameters, torch.float64, examples)
+    return Entry(called, loss, parameters, inputs, function(program))
+
+
+def _numbers(value: Any) -> list[float]:
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def entries(losses: Losses, tell: Tell) -> Iterator[Entry | tuple[str, str]]:
+    """Of each loss what the page has; or its name, and why it can't be there."""
+    for called, (name, parameters) in losses.items():
+        tell(called)
+        try:
+            yield entry(called, name, parameters)
+        except Exception as error:  # of a formula that anybody may have written
+            yield called, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+
+
+def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lambda _: None) -> list[tuple[str, str]]:
+    """Write the page: one file, which needs neither a server nor a network.
+
+    Args:
+        path: the file; it is replaced whole.
+        losses: those on the page; every one if not given.
+        tell: told the name of each loss before it is traced, which takes up to a second.
+
+    Returns:
+        The losses that are left out, each with the reason; the page names them too.
+
+    Raises:
+        ImportError: jinja2 is missing.
+        ValueError: none of the losses can be on the page.
+        OSError: the page can't be written.
+    """
+    made = list(entries(losses or every_loss(), tell))
+    on_page = [of for of in made if isinstance(of, Entry)]
+    left_out = [of for of in made if not isinstance(of, Entry)]
+    if not on_page:
+        raise ValueError(f"the playground: none of its losses can be traced; {_reasons(left_out)}")
+    script = "\n".join([data(on_page), *((TEMPLATES / "playground" / f"{name}.js").read_text() for name in SCRIPTS)])
+    write_page(
+        path,
+        "playground.html.jinja",
+        script=script,
+        style=(TEMPLATES / "playground" / "style.css").read_text(),
+        left_out=left_out,
+        legend=LEGEND,
+        presets={name: TITLES.get(name, name) for name in PRESETS},
+        numbers=numbers(on_page),
+    )
+    return left_out
+
+
+def _reasons(left_out: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in left_out)
+
+
+def numbers(on_page: Iterable[Entry]) -> dict[str, dict[str, Any]]:
+    """The inputs that are one number: their first values, their domains and which losses ask for them."""
+    found: dict[str, dict[str, Any]] = {}
+    for of in on_page:
+        for name in of.inputs:
+            domain, value = of.loss.parameters[name].domain, _example(of.loss, name)
+            if isinstance(value, tuple):
+                continue
+            limits = (domain.low, domain.high) if domain else (-math.inf, math.inf)
+            low, high = (limit if math.isfinite(limit) else math.copysign(1e9, limit) for limit in limits)
+            entry = found.setdefault(name, {"value": value, "low": low, "high": high, "losses": []})
+            entry["losses"].append(of.name)
+    return found
+
+
+def data(on_page: Iterable[Entry]) -> str:
+    """The part of the script that is made: the losses, and what the page starts with."""
+    from .kernels.javascript import RUNTIME
+
+    on_page = list(on_page)
+    losses = ",\n".join(f"{{...{_json(of.facts)},f:{of.code}}}" for of in on_page)
+    iou = next((of.code for of in on_page if (of.loss.name, of.parameters) == ("iou", {})), None)
+    colors = {of.name: LOSS_COLORS[of.name] for of in on_page if of.name in LOSS_COLORS}
+    return "\n".join(
+        [
+            RUNTIME,
+            f"const LOSSES = [{losses}];",
+            f"const IOU = {{inputs: [], f: {iou or entry('iou', 'iou', {}).code}}};",
+            f"const PRESETS = {_json(PRESETS)};",
+            f"const NUMBERS = {_json(numbers(on_page))};",
+            f"const COLORS = {_json(colors)};",
+            f"const MORE_COLORS = {_json([_on_any_ground(color) for color in MORE_COLORS])};",
+            'const DASHES = ["none", "8 4", "9 4 2 4", "2 3"];',
+            "const $ = id => document.getElementById(id);",
+        ]
+    )
+
+
+def _on_any_ground(color: str) -> str:
+    return "var(--ink)" if color == "#000000" else color
+
+
+def _json(value: Any) -> str:
+    """Inside a script: no text of it ends the element."""
+    return json.dumps(value, ensure_ascii=False).replace("</", "<\\/").replace("<!--", "<\\!--")

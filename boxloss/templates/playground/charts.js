@@ -1,0 +1,230 @@
+// Charts: the losses along a line, and the chosen one as a map over the places of the prediction's center.
+
+const PLOT = { width: 520, height: 300, left: 52, right: 16, top: 10, bottom: 34 };
+
+// Lines over a common axis. Each: {name, color, dashes, points: [[x, y], …]}; marked is a value of x.
+function drawLines(svg, { lines, xRange, yRange, xTitle, marked }) {
+  const { width, height, left, right, top, bottom } = PLOT;
+  const [x0, x1] = xRange;
+  const [y0, y1] = yRange;
+  const atX = x => left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right);
+  const atY = y => height - bottom - ((y - y0) / (y1 - y0 || 1)) * (height - top - bottom);
+  svg.replaceChildren();
+  for (const y of ticks(y0, y1, 5)) {
+    element("path", { class: "grid", d: `M${left},${atY(y)}H${width - right}` }, svg);
+    element("text", { x: left - 6, y: atY(y) + 4, "text-anchor": "end" }, svg).textContent = tick(y);
+  }
+  for (const x of ticks(x0, x1, 7)) element("text", { x: atX(x), y: height - bottom + 16, "text-anchor": "middle" }, svg).textContent = tick(x);
+  element("text", { x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, svg).textContent = xTitle;
+  if (marked >= x0 && marked <= x1) element("path", { class: "marked", d: `M${atX(marked)},${top}V${height - bottom}` }, svg);
+  for (const { name, color, dashes, points } of lines) {
+    let d = "";
+    let pen = "M";
+    for (const [x, y] of points) {
+      if (!Number.isFinite(y)) pen = "M";
+      else {
+        d += `${pen}${atX(x).toFixed(1)},${atY(Math.min(Math.max(y, y0 - (y1 - y0)), y1 + (y1 - y0))).toFixed(1)}`;
+        pen = "L";
+      }
+    }
+    element("path", { class: "line", d, "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes }, svg);
+  }
+}
+
+const tick = x => String(Number(x.toPrecision(6))).replace("-", "−");
+
+function ticks(low, high, count) {
+  const raw = (high - low) / count;
+  if (!(raw > 0 && raw < Infinity)) return [];
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map(k => k * power).find(k => k >= raw);
+  const found = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(k * step);
+  return found;
+}
+
+function drawLegend(list, items) {
+  const key = JSON.stringify(items.map(({ name, color, dashes, note }) => [name, color, dashes, note]));
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  const made = items.map(({ name, color, dashes, note }) => {
+    const item = document.createElement("li");
+    const svg = element("svg", { viewBox: "0 0 28 8", width: 28, height: 8, "aria-hidden": "true" }, item);
+    element("path", { class: "line", d: "M0,4H28", style: `stroke:${color}`, "stroke-dasharray": dashes }, svg);
+    item.append(` ${name}${note ? ` ${note}` : ""}`);
+    return item;
+  });
+  list.replaceChildren(...made);
+}
+
+// -- along a line -------------------------------------------------------------------------------------------------------
+
+// How the prediction changes along each line, which end is where, and where it is now.
+function lineOf(name, pred, target) {
+  const axis = name === "x" || name === "w" ? 0 : 1;
+  const center = box => (box[axis] + box[axis + 2]) / 2;
+  const side = box => Math.abs(box[axis + 2] - box[axis]);
+  const moved = by => pred.map((x, k) => (k % 2 === axis ? x + by : x));
+  if (name === "x" || name === "y") {
+    const reach = Math.max(1.25 * (side(pred) + side(target)), 1.1 * Math.abs(center(pred) - center(target)), 1e-6);
+    return {
+      range: [center(target) - reach, center(target) + reach],
+      now: center(pred),
+      at: x => moved(x - center(pred)),
+      slope: g => g[axis] + g[axis + 2],
+      title: `${name} of the prediction’s center`,
+    };
+  }
+  const largest = 2.5 * Math.max(side(pred), side(target), 1e-6);
+  return {
+    range: [0, largest],
+    now: side(pred),
+    at: length => pred.map((x, k) => (k % 2 === axis ? center(pred) + (k < 2 ? -length : length) / 2 : x)),
+    slope: g => (g[axis + 2] - g[axis]) / 2,
+    title: `${LINES[name]} of the prediction, about its center`,
+  };
+}
+
+const POINTS = 160;
+
+function drawAlong() {
+  const line = lineOf(state.line, state.pred, state.target);
+  const g = new Float64Array(4);
+  const [low, high] = line.range;
+  const made = state.compare.map(name => {
+    const loss = byName.get(name);
+    const value = evaluator(loss, state.target);
+    const points = [];
+    for (let k = 0; k <= POINTS; k++) {
+      const x = low + ((high - low) * k) / POINTS;
+      const y = value(line.at(x), g);
+      points.push([x, state.show === "value" ? y : line.slope(g)]);
+    }
+    return { name, loss, points, ...looks(name) };
+  });
+  // Slopes, and losses in lengths or areas, have no scale in common: each is drawn as a share of its own largest.
+  for (const of of made) {
+    const largest = of.points.reduce((most, [, y]) => (Number.isFinite(y) ? Math.max(most, Math.abs(y)) : most), 0);
+    if ((state.show === "slope" || of.loss.degree) && largest > 0) {
+      of.points = of.points.map(([x, y]) => [x, y / largest]);
+      of.note = `÷ ${short(largest, 3)}`;
+    }
+  }
+  const ys = made.flatMap(of => of.points.map(([, y]) => y)).filter(Number.isFinite);
+  const yRange = [Math.min(0, ...ys), Math.max(state.show === "slope" ? 0 : 1, ...ys)];
+  drawLines($("along"), { lines: made, xRange: line.range, yRange, xTitle: line.title, marked: line.now });
+  drawLegend($("along-legend"), made);
+  $("line").value = state.line;
+  $("show").value = state.show;
+  $("along").setAttribute("aria-label", `${SHOWN[state.show]} of ${state.compare.join(", ") || "no loss"} by ${line.title}`);
+}
+
+// -- the landscape --------------------------------------------------------------------------------------------------------
+
+// Cividis, at every eighth of the scale: people who see fewer colors read it alike.
+const CIVIDIS = [[0, 34, 78], [35, 62, 108], [65, 77, 107], [87, 93, 109], [112, 113, 115], [138, 134, 120], [166, 157, 117], [196, 181, 108], [254, 232, 56]];
+const CELLS = { fine: [96, 72], coarse: [32, 24] };
+let landscape = { key: "", fine: false };
+
+function colorAt(share) {
+  const place = Math.min(Math.max(share, 0), 1) * (CIVIDIS.length - 1);
+  const k = Math.min(Math.floor(place), CIVIDIS.length - 2);
+  return CIVIDIS[k].map((low, c) => low + (CIVIDIS[k + 1][c] - low) * (place - k));
+}
+
+// Centers around the target's, so far that the boxes touch half way.
+function reachOf(pred, target) {
+  const sides = [0, 1].map(axis => Math.abs(pred[axis + 2] - pred[axis]) + Math.abs(target[axis + 2] - target[axis]));
+  const h = Math.max(sides[1], sides[0] * 0.75, 1e-6);
+  return [h / 0.75, h];
+}
+
+const centerOf = ([x1, y1, x2, y2]) => [(x1 + x2) / 2, (y1 + y2) / 2];
+
+function drawLandscape() {
+  const loss = byName.get(state.loss);
+  const sides = [state.pred[2] - state.pred[0], state.pred[3] - state.pred[1]];
+  const numbers = loss.inputs.map(name => state[name === "image_size" ? "image" : name]);
+  const key = JSON.stringify([loss.name, state.target, sides, numbers]);
+  if (key !== landscape.key || (!landscape.fine && !dragging)) paintLandscape(loss, sides, dragging ? "coarse" : "fine");
+  landscape.key = key;
+  drawLandscapeMarks();
+}
+
+function paintLandscape(loss, sides, size) {
+  const [columns, lines] = CELLS[size];
+  const [reachX, reachY] = reachOf(state.pred, state.target);
+  const [cx, cy] = centerOf(state.target);
+  const value = evaluator(loss, state.target);
+  const g = new Float64Array(4);
+  const values = new Float64Array(columns * lines);
+  const flat = new Uint8Array(columns * lines);
+  for (let k = 0; k < values.length; k++) {
+    const x = cx - reachX + (2 * reachX * ((k % columns) + 0.5)) / columns;
+    const y = cy - reachY + (2 * reachY * (Math.floor(k / columns) + 0.5)) / lines;
+    values[k] = value([x - sides[0] / 2, y - sides[1] / 2, x + sides[0] / 2, y + sides[1] / 2], g);
+    flat[k] = g[0] === 0 && g[1] === 0 && g[2] === 0 && g[3] === 0;
+  }
+  const finite = values.filter(Number.isFinite);
+  const low = finite.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
+  const image = new ImageData(columns, lines);
+  values.forEach((of, k) => image.data.set([...(Number.isFinite(of) ? colorAt((of - low) / (high - low || 1)) : [255, 0, 0]), 255], 4 * k));
+  showPicture(image, flat);
+  landscape.fine = size === "fine";
+  const someFlat = flat.includes(1);
+  $text("landscape-low", finite.length ? short(low, 3) : "");
+  $text("landscape-high", finite.length ? short(high, 3) : "");
+  $("landscape-flat").hidden = !someFlat;
+  $("landscape").setAttribute("aria-label", `${loss.name} by where the prediction’s center is: from ${short(low, 3)} to ${short(high, 3)}${someFlat ? "; without gradient where it is hatched" : ""}`);
+}
+
+// The cells run into one another; those without a gradient are hatched.
+function showPicture(image, flat) {
+  const canvas = $("landscape");
+  Object.assign(canvas, { width: 768, height: 576 });
+  const small = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+  small.getContext("2d").putImageData(image, 0, 0);
+  const context = canvas.getContext("2d");
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  const side = canvas.width / image.width;
+  context.beginPath();
+  flat.forEach((is, k) => {
+    const [x, y] = [(k % image.width) * side, Math.floor(k / image.width) * side];
+    if (!is || (x + y) % 16) return;
+    context.moveTo(x, y + side);
+    context.lineTo(x + side, y);
+  });
+  for (const [color, width] of [["#0008", 2.5], ["#fffa", 1]]) Object.assign(context, { strokeStyle: color, lineWidth: width }).stroke();
+}
+
+function drawLandscapeMarks() {
+  const marks = $("landscape-marks");
+  const [reachX, reachY] = reachOf(state.pred, state.target);
+  const [cx, cy] = centerOf(state.target);
+  const scale = 400 / reachX; // the picture is 800 by 600
+  const [x, y] = centerOf(state.pred).map((at, k) => 400 - 100 * k + (at - [cx, cy][k]) * scale);
+  const { target } = state;
+  marks.replaceChildren();
+  const rect = asRect([400 + (target[0] - cx) * scale, 300 + (target[1] - cy) * scale, 400 + (target[2] - cx) * scale, 300 + (target[3] - cy) * scale]);
+  for (const kind of ["halo", ""]) {
+    element("rect", { class: kind, ...rect }, marks);
+    element("path", { class: kind, d: `M${x - 12},${y}H${x + 12}M${x},${y - 12}V${y + 12}` }, marks);
+  }
+}
+
+function makeLandscape() {
+  const canvas = $("landscape");
+  canvas.addEventListener("click", event => {
+    const box = canvas.getBoundingClientRect();
+    const [reachX, reachY] = reachOf(state.pred, state.target);
+    const to = [
+      centerOf(state.target)[0] + reachX * ((2 * (event.clientX - box.x)) / box.width - 1),
+      centerOf(state.target)[1] + reachY * ((2 * (event.clientY - box.y)) / box.height - 1),
+    ];
+    const by = centerOf(state.pred).map((at, k) => snapped(to[k] - at));
+    change({ pred: state.pred.map((x, k) => rounded(x + by[k % 2])) });
+    if (!inView()) fit();
+  });
+  $("landscape-scale").style.background = `linear-gradient(to right, ${CIVIDIS.map(color => `rgb(${color})`)})`;
+}

@@ -1,0 +1,138 @@
+// Descent: each compared loss moves the prediction on its own from where it is, by gradient descent with momentum.
+
+let descent; // [{name, frames: [box, …], ious: [number, …], broken}, …], while the boxes stay as they are
+let frame = 0;
+let playing = 0; // the animation's request, while one runs
+const GOALS = [0.5, 0.75, 0.95];
+const SECONDS = 4;
+
+// A step counts in sides of the target, so that boxes in any unit move alike.
+function path(name) {
+  const { pred, target, step, momentum, steps, fall } = state;
+  const loss = byName.get(name);
+  const value = evaluator(loss, target);
+  const iou = iouOf(target);
+  const side = Math.sqrt(Math.abs((target[2] - target[0]) * (target[3] - target[1]))) || 1;
+  const rate = step * side ** (2 - (loss.degree ?? 0));
+  const g = new Float64Array(4);
+  const velocity = new Float64Array(4);
+  const frames = [pred];
+  for (let k = 0; k < steps; k++) {
+    const box = frames[k];
+    value(box, g);
+    g.forEach((slope, c) => (velocity[c] = momentum * velocity[c] + slope));
+    const now = rate * (fall ? 1 - k / steps : 1);
+    const next = box.map((x, c) => x - now * velocity[c]);
+    if (!next.every(x => Math.abs(x) <= FURTHEST)) break;
+    frames.push(next);
+  }
+  return { name, frames, ious: frames.map(iou), broken: frames.length <= steps };
+}
+
+function run() {
+  stop();
+  descent = state.compare.map(path);
+  frame = 0;
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) frame = state.steps;
+  else play();
+  schedule();
+}
+
+function play() {
+  const from = performance.now() - (frame / state.steps) * SECONDS * 1000;
+  const onFrame = now => {
+    const share = Math.max(0, now - from) / (SECONDS * 1000); // a frame can be older than the click
+    frame = Math.min(state.steps, Math.floor(share * state.steps));
+    playing = frame < state.steps ? requestAnimationFrame(onFrame) : 0;
+    drawDescent();
+  };
+  playing = requestAnimationFrame(onFrame);
+}
+
+function stop() {
+  cancelAnimationFrame(playing);
+  playing = 0;
+}
+
+function forget() {
+  stop();
+  descent = undefined;
+  frame = 0;
+}
+
+function makeDescent() {
+  $("run").addEventListener("click", () => {
+    if (playing) {
+      stop();
+      schedule();
+    } else if (descent && frame > 0 && frame < state.steps) {
+      play();
+    } else run();
+  });
+  $("forget").addEventListener("click", () => {
+    forget();
+    schedule();
+  });
+  $("frame").addEventListener("input", event => {
+    if (!descent) descent = state.compare.map(path);
+    stop();
+    frame = Number(event.target.value);
+    schedule();
+  });
+  for (const key of ["step", "momentum", "steps"]) {
+    $(key).addEventListener("change", event => {
+      const value = READ[key](event.target.value);
+      refused(event.target, value === undefined);
+      if (value !== undefined) change({ [key]: value });
+    });
+    entries.push({ key, input: $(key) });
+  }
+  $("fall").addEventListener("change", event => change({ fall: event.target.checked }));
+}
+
+const at = (of, k) => of[Math.min(k, of.length - 1)];
+
+function drawDescent() {
+  $("fall").checked = state.fall;
+  set($("frame"), { max: state.steps });
+  $("frame").value = frame;
+  $text("frame-text", `${frame} of ${state.steps}`);
+  $text("run", playing ? "Pause" : descent && frame > 0 && frame < state.steps ? "Go on" : "Run");
+  $("run").disabled = !state.compare.length;
+  $("forget").disabled = !descent;
+  const shown = descent ?? [];
+  const lines = shown.map(({ name, ious }) => ({ name, ...looks(name), points: ious.map((y, x) => [x, y]) }));
+  drawLines($("ious"), { lines, xRange: [0, state.steps], yRange: [0, 1], xTitle: "step", marked: descent ? frame : NaN });
+  $("ious").setAttribute("aria-label", descent ? `IoU by step of ${state.compare.join(", ")}` : "IoU by step: nothing was run yet");
+  drawMoved(shown);
+  drawDescentTable(shown);
+}
+
+function drawMoved(shown) {
+  const moved = $("moved");
+  set(moved, { viewBox: `${view.x} ${view.y} ${view.w} ${view.h}` });
+  moved.replaceChildren();
+  for (const which of ["target", "pred"]) element("rect", { class: which, ...asRect(state[which]) }, moved);
+  for (const { name, frames } of shown) {
+    const { color, dashes } = looks(name);
+    element("rect", { ...asRect(at(frames, frame)), "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes }, moved);
+  }
+  moved.setAttribute("aria-label", descent ? `The prediction after step ${frame}, moved by ${state.compare.join(", ")}` : "The boxes before the descent");
+}
+
+function drawDescentTable(shown) {
+  $("ious-table").hidden = !shown.length;
+  const made = shown.map(({ name, ious, broken }) => {
+    const row = document.createElement("tr");
+    const head = document.createElement("th");
+    head.scope = "row";
+    const swatch = Object.assign(document.createElement("span"), { className: "swatch" });
+    swatch.style.background = looks(name).color;
+    head.append(swatch, ` ${name}`);
+    row.append(head);
+    const steps = GOALS.map(goal => ious.findIndex(iou => iou > goal)).map(step => (step < 0 ? "–" : String(step)));
+    for (const text of [short(at(ious, frame), 4), short(ious.at(-1), 4) + (broken ? " (left off)" : ""), ...steps]) row.insertCell().textContent = text;
+    return row;
+  });
+  $("ious-rows").replaceChildren(...made);
+}

@@ -1,0 +1,159 @@
+// The table of every loss, the chosen loss in words, and the boxes as numbers.
+
+const rows = new Map();
+let order = { key: "place", falling: false };
+
+function makeTable() {
+  const body = $("losses");
+  LOSSES.forEach((loss, place) => {
+    const row = body.insertRow();
+    const cells = [0, 1, 2, 3].map(k => (k === 1 ? row.appendChild(document.createElement("th")) : row.insertCell()));
+    cells[1].scope = "row";
+    const box = Object.assign(document.createElement("input"), { type: "checkbox" });
+    box.setAttribute("aria-label", `Compare ${loss.name}`);
+    box.addEventListener("change", () => change({ compare: box.checked ? [...state.compare, loss.name] : state.compare.filter(name => name !== loss.name) }));
+    const choose = Object.assign(document.createElement("button"), { type: "button", textContent: loss.name });
+    choose.addEventListener("click", () => change({ loss: loss.name }));
+    const swatch = document.createElement("span");
+    swatch.className = "swatch";
+    cells[0].append(box, swatch);
+    cells[1].append(choose);
+    if (loss.degree) cells[1].append(Object.assign(document.createElement("small"), { textContent: loss.unit }));
+    rows.set(loss.name, { row, box, choose, swatch, value: cells[2], gradient: cells[3], loss, place });
+  });
+  for (const head of document.querySelectorAll("#table th[data-key]")) {
+    head.querySelector("button").addEventListener("click", () => {
+      order = { key: head.dataset.key, falling: order.key === head.dataset.key && !order.falling };
+      schedule();
+    });
+  }
+}
+
+// The values of all losses; the chosen one's, with its gradient.
+function drawTable() {
+  const g = new Float64Array(4);
+  let chosen;
+  for (const of of rows.values()) {
+    of.number = evaluator(of.loss, state.target)(state.pred, g);
+    of.norm = norm(g);
+    of.value.textContent = short(of.number);
+    of.gradient.textContent = short(of.norm);
+    const isChosen = of.loss.name === state.loss;
+    if (isChosen) chosen = { loss: of.loss, value: of.number, g: Float64Array.from(g), norm: of.norm };
+    of.row.classList.toggle("chosen", isChosen);
+    of.choose.setAttribute("aria-pressed", isChosen);
+    const compared = state.compare.includes(of.loss.name);
+    of.box.checked = compared;
+    of.swatch.style.background = compared ? looks(of.loss.name).color : "";
+  }
+  sortTable();
+  return chosen;
+}
+
+function sortTable() {
+  const sign = order.falling ? -1 : 1;
+  const by = { place: of => of.place, name: of => of.loss.name, value: of => of.number, norm: of => of.norm }[order.key];
+  const sorted = [...rows.values()].sort((a, b) => {
+    const [x, y] = [by(a), by(b)];
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a.place - b.place;
+    return sign * ((x > y) - (x < y)) || a.place - b.place;
+  });
+  const body = $("losses");
+  sorted.forEach(({ row }, k) => {
+    if (body.rows[k] !== row) body.insertBefore(row, body.rows[k]);
+  });
+  for (const head of document.querySelectorAll("#table th[data-key]")) {
+    if (head.dataset.key === order.key) head.setAttribute("aria-sort", order.falling ? "descending" : "ascending");
+    else head.removeAttribute("aria-sort");
+  }
+}
+
+// The colors and dashes of the compared losses: those of the library's figures, and free ones for the others.
+function looks(name) {
+  const others = state.compare.filter(other => !(other in COLORS));
+  const place = others.indexOf(name);
+  return {
+    color: place < 0 ? COLORS[name] : MORE_COLORS[place % MORE_COLORS.length],
+    dashes: DASHES[Math.max(0, state.compare.indexOf(name)) % DASHES.length],
+  };
+}
+
+const $text = (id, text) => {
+  if ($(id).textContent !== text) $(id).textContent = text;
+};
+
+function drawChosen({ loss, value, g, norm: size }) {
+  $text("chosen-name", loss.name);
+  $text("chosen-summary", loss.summary);
+  $text("chosen-formula", loss.definition);
+  $text("chosen-source", loss.source ? `Source: ${loss.source}.` : "");
+  $text("chosen-settings", loss.settings ? `Here with ${loss.settings}.` : "");
+  $text("chosen-warning", loss.warning ? `It is ${loss.warning}.` : "");
+  $text("chosen-value", short(value, 6));
+  FORMATS.xyxy.labels.forEach((name, k) => $text(`side-${name}`, `${name} ${short(g[k])}`));
+  $text("python", python(loss));
+  clearTimeout(drawChosen.later);
+  drawChosen.later = setTimeout(() => $text("spoken", `${loss.name} ${short(value)}, gradient ${short(size)}`), 400);
+}
+
+// What gives the same number in Python.
+function python(loss) {
+  const boxes = ["pred", "target"].map(which => `torch.tensor([${state[which].map(String).join(", ")}], dtype=torch.float64)`);
+  const told = loss.inputs.map(name => (name === "image_size" ? `image_size=(${state.image.join(", ")})` : `${name}=${state[name]}`));
+  const call = [loss.call, "pred, target"].join("(");
+  const keywords = [loss.keywords, ...told].filter(Boolean).map(text => `, ${text}`).join("");
+  return `import torch, boxloss\n\npred = ${boxes[0]}\ntarget = ${boxes[1]}\nboxloss.${call}${keywords})`;
+}
+
+// -- the boxes as numbers -------------------------------------------------------------------------------------------------
+
+const entries = [];
+function makeNumbers() {
+  for (const which of ["target", "pred"]) {
+    for (let k = 0; k < 4; k++) {
+      const input = $(`${which}-${k}`);
+      entries.push({ which, k, input });
+      input.addEventListener("change", () => enter(which, k, input));
+    }
+  }
+  $("format").addEventListener("change", event => change({ format: event.target.value }));
+  for (const [id, key, place] of [["image-0", "image", 0], ["image-1", "image", 1], ...Object.keys(NUMBERS).map(name => [`number-${name}`, name])]) {
+    $(id).addEventListener("change", event => {
+      const value = READ[key](place === undefined ? event.target.value : state.image.map((x, k) => (k === place ? event.target.value : x)).join(","));
+      refused(event.target, value === undefined);
+      if (value !== undefined) change({ [key]: value });
+    });
+    entries.push({ key, place, input: $(id) });
+  }
+}
+
+function enter(which, k, input) {
+  const value = number(-FURTHEST, FURTHEST)(input.value);
+  refused(input, value === undefined);
+  if (value === undefined) return;
+  const format = FORMATS[state.format];
+  const numbers = format.of(state[which]);
+  numbers[k] = value;
+  change({ [which]: format.box(numbers) });
+  fit();
+}
+
+function refused(input, isRefused) {
+  input.setAttribute("aria-invalid", isRefused);
+  if (isRefused) say(`${input.labels[0].textContent.trim()}: expected a number${input.min ? ` from ${input.min}` : ""}${input.max ? ` to ${input.max}` : ""}; ${input.value ? `“${input.value}” is not taken` : "nothing is not"}.`);
+}
+
+function drawNumbers() {
+  const format = FORMATS[state.format];
+  $("format").value = state.format;
+  for (const { which, k, key, place, input } of entries) {
+    if (which) {
+      input.labels[0].textContent = format.labels[k];
+      input.setAttribute("aria-label", `${TITLES[which]} ${format.labels[k]}`);
+    }
+    if (input === document.activeElement && input.getAttribute("aria-invalid") === "true") continue;
+    const value = which ? format.of(state[which])[k] : place === undefined ? state[key] : state[key][place];
+    if (Number(input.value) !== value || input.value === "") input.value = plain(value);
+    input.setAttribute("aria-invalid", "false");
+  }
+}
