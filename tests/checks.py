@@ -12,6 +12,12 @@ from mpmath import mp, mpf
 from torch import Tensor
 from variants import VARIANTS, Variant, label, ulp_limit
 
+VALUES, GRADIENTS, ROUNDED_GRADIENTS = 40, 30, 12
+"""Pairs of a kind, dtype and test: arithmetic without rounding takes milliseconds each. Slow tests take many more.
+
+Gradients of halves are those of float32, rounded. Tests of the same numbers share what is exact (`exact_values`).
+"""
+
 FULL = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.int64: torch.float64}
 """The dtype in which other dtypes are computed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import checks
@@ -18,6 +19,9 @@ import boxloss
 from boxloss import LOSSES
 
 N = 250_000  # of each of four dtypes; a tenth of it with parameters that are not the defaults
+EXACT = 400  # of each, compared with exact values
+FEWER = 5
+"""By this the quick tests divide both numbers, which are those of the slow ones."""
 INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -31,6 +35,7 @@ def raw(n: int, dtype: torch.dtype, g: torch.Generator) -> torch.Tensor:
     return torch.where(numbers.isfinite(), numbers, torch.ones((), dtype=dtype))
 
 
+@functools.cache  # every loss gets the same pairs, and changes none
 def draw(n: int, dtype: torch.dtype, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Half of the pairs valid boxes, half any; half of them share coordinates, some all four."""
     g = torch.Generator().manual_seed(seed)
@@ -49,10 +54,21 @@ def may_vanish(variant: Variant, wanted: mpf, dtype: torch.dtype) -> bool:
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("variant", VARIANTS, ids=label)
+def test_pairs_of_raw_bits(variant, dtype):
+    check_totality(variant, dtype, N // FEWER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS, ids=label)
 def test_a_million_pairs_of_raw_bits(variant, dtype):
+    check_totality(variant, dtype, N)
+
+
+def check_totality(variant: Variant, dtype: torch.dtype, n: int) -> None:
     name, parameters = variant
     loss = LOSSES[name]
-    pred, target = draw(N if variant in DEFAULTS else N // 10, dtype, seed=7)
+    pred, target = draw(n if variant in DEFAULTS else n // 10, dtype, seed=7)
     value, gradient = checks.value_and_gradient(boxloss, variant, pred, target)
     assert not value.isnan().any()
     assert not gradient.isnan().any()
@@ -85,7 +101,18 @@ def test_a_million_pairs_of_raw_bits(variant, dtype):
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_values_of_raw_bits_are_exact(dtype):
-    pred, target = draw(400, dtype, seed=8)
+    check_exact(dtype, EXACT // FEWER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_many_values_of_raw_bits_are_exact(dtype):
+    check_exact(dtype, EXACT)
+
+
+def check_exact(dtype: torch.dtype, n: int) -> None:
+    """Of numbers as far apart as float64 has them, logarithms take thousands of bits and pairs tens of milliseconds."""
+    pred, target = draw(n, dtype, seed=8)
     values = [LOSSES[name].function(pred, target, **parameters) for name, parameters in VARIANTS]
     for i, (p, t) in enumerate(zip(pred.tolist(), target.tolist(), strict=True)):
         iou_loss, *_ = exact.values([("iou", {})], p, t)

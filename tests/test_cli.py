@@ -47,11 +47,19 @@ def test_losses_as_json(capsys):
 
 
 def test_as_a_program():
-    version = subprocess.run([sys.executable, "-m", "boxloss", "--version"], capture_output=True, text=True, check=True)
-    assert version.stdout == f"boxloss {boxloss.__version__}\n"
-    wrong = subprocess.run([sys.executable, "-m", "boxloss", "loses"], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2
-    assert "invalid choice: 'loses'" in wrong.stderr
+    # `python -m boxloss`, twice in one process: each start takes seconds.
+    program = """
+import runpy, sys
+for argument in ("--version", "loses"):
+    sys.argv[1:] = [argument]
+    try:
+        runpy.run_module("boxloss", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        print("exit", end.code, flush=True)
+"""
+    both = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert both.stdout == f"boxloss {boxloss.__version__}\nexit 0\nexit 2\n"
+    assert "invalid choice: 'loses'" in both.stderr
     # A reader that stops early, such as `head`, gets no traceback.
     cut = f"{sys.executable} -m boxloss losses | head -1"
     cut_short = subprocess.run(cut, shell=True, capture_output=True, text=True, check=True)
@@ -59,12 +67,14 @@ def test_as_a_program():
     assert cut_short.stderr == ""
 
 
-@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
-def test_on_a_terminal_without_greek(options):
-    command = [sys.executable, "-m", "boxloss", "losses", *options]
+def test_on_a_terminal_without_greek():
+    # One process for both: each start takes seconds.
+    both = "from boxloss.cli import main; print(main(['losses']), flush=True); main(['losses', '--json'])"
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ascii_only)
-    assert r"\u03c1\xb2/c\xb2" in done.stdout if not options else "1 − (I/U)²" in str(json.loads(done.stdout))
+    done = subprocess.run([sys.executable, "-c", both], capture_output=True, text=True, check=True, env=ascii_only)
+    table, facts = done.stdout.split("\n0\n")
+    assert r"\u03c1\xb2/c\xb2" in table
+    assert "1 − (I/U)²" in str(json.loads(facts))
 
 
 def test_help(capsys):

@@ -17,14 +17,15 @@ DIFFERENTIABLE = [dtype for dtype in pairs.DTYPES if dtype.is_floating_point]
 @pytest.mark.parametrize("dtype", pairs.DTYPES, ids=str)
 @pytest.mark.parametrize("kind", pairs.KINDS)
 def test_values(kind, dtype):
-    checks.check_values(boxloss, kind, dtype, 60)
+    checks.check_values(boxloss, kind, dtype, checks.VALUES)
 
 
 @pytest.mark.parametrize("dtype", DIFFERENTIABLE, ids=str)
 @pytest.mark.parametrize("kind", pairs.KINDS)
 def test_gradients(kind, dtype):
     # Halves are raised to float32, whose gradients are checked; what is left is a rounding.
-    checks.check_gradients(boxloss, kind, dtype, 60 if dtype.itemsize > 2 else 12)
+    n = checks.GRADIENTS if dtype.itemsize > 2 else checks.ROUNDED_GRADIENTS
+    checks.check_gradients(boxloss, kind, dtype, n)
 
 
 @pytest.mark.slow

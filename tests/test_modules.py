@@ -114,26 +114,37 @@ def test_normalized_weight_where_every_weight_is_zero():
 
 def _rank(rank, address, results):
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    results[rank] = normalized_in_rank(rank), running_in_rank(rank)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """Per rank what the two functions below give: two processes start once for both."""
+    with torch.multiprocessing.get_context("spawn").Manager() as manager:
+        results = manager.dict()
+        address = f"file://{tmp_path_factory.mktemp('ranks')}/store"
+        torch.multiprocessing.spawn(_rank, (address, results), nprocs=2)
+        return [results[0], results[1]]
+
+
+def normalized_in_rank(rank):
     pred, target = (boxes[[0, 3, 0][rank] : [3, 10][rank]] for boxes in pairs.draw("normalized", 10, torch.float64))
     pred = pred.requires_grad_()
     loss = BoxLoss("focal_eiou", normalize_weight=True)(pred, target)
     loss.backward()
-    results[rank] = (loss.item(), pred.grad)
-    torch.distributed.destroy_process_group()
+    return loss.item(), pred.grad
 
 
-def test_normalized_weight_across_ranks(tmp_path):
+def test_normalized_weight_across_ranks(ranks):
     """The mean over the ranks, which is what DistributedDataParallel forms, is the loss of the whole batch."""
-    manager = torch.multiprocessing.get_context("spawn").Manager()
-    results = manager.dict()
-    torch.multiprocessing.spawn(_rank, (f"file://{tmp_path}/store", results), nprocs=2)
+    results = [of_rank[0] for of_rank in ranks]
     pred, target = pairs.draw("normalized", 10, torch.float64)
     pred.requires_grad_()
     whole = BoxLoss("focal_eiou", normalize_weight=True)(pred, target)
     whole.backward()
     assert (results[0][0] + results[1][0]) / 2 == pytest.approx(whole.item(), rel=1e-14)
     torch.testing.assert_close(torch.cat((results[0][1], results[1][1])) / 2, pred.grad, rtol=1e-12, atol=1e-16)
-    manager.shutdown()
 
 
 def test_focal_eiou_is_blind_where_boxes_lie_apart():
@@ -270,9 +281,8 @@ def test_normalized_weight_with_a_running_mean(batch):
     torch.testing.assert_close(module(*batch), expected)
 
 
-def _running_rank(rank, address, results):
+def running_in_rank(rank):
     """The second rank has no boxes in the first step, and fewer in the others."""
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     module = BoxLoss("wiou", version="v3", momentum=0.5, reduction="sum")
     for seed in range(3):
         pred, target = (
@@ -280,14 +290,11 @@ def _running_rank(rank, address, results):
         )
         kept = slice(0, 0) if (rank, seed) == (1, 0) else slice(None)
         value = module(pred[kept], target[kept])
-    results[rank] = (module.running_mean.item(), value.item())
-    torch.distributed.destroy_process_group()
+    return module.running_mean.item(), value.item()
 
 
-def test_ranks_keep_one_running_mean(tmp_path):
-    manager = torch.multiprocessing.get_context("spawn").Manager()
-    results = manager.dict()
-    torch.multiprocessing.spawn(_running_rank, (f"file://{tmp_path}/store", results), nprocs=2)
+def test_ranks_keep_one_running_mean(ranks):
+    results = [of_rank[1] for of_rank in ranks]
     whole = BoxLoss("wiou", version="v3", momentum=0.5, reduction="sum")
     for seed in range(3):
         pred, target = pairs.draw("normalized", 10, torch.float64, seed)
@@ -295,7 +302,6 @@ def test_ranks_keep_one_running_mean(tmp_path):
         value = whole(pred[kept], target[kept])
     assert results[0][0] == results[1][0] == pytest.approx(whole.running_mean.item(), rel=1e-6)
     assert results[0][1] + results[1][1] == pytest.approx(value.item(), rel=1e-6)
-    manager.shutdown()
 
 
 def test_running_mean_in_half_precision_and_in_validation(batch):

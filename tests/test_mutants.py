@@ -117,9 +117,9 @@ MUTANTS = {
 def fault_of(package: ModuleType) -> None:
     """Raise if a check finds a fault: a small part of what the suite does."""
     for kind in pairs.KINDS:
-        checks.check_values(package, kind, torch.float32, 40)
+        checks.check_values(package, kind, torch.float32, checks.VALUES)
         checks.check_gradients(package, kind, torch.float32, 12)
-    checks.check_values(package, "pixels", torch.float16, 40)
+    checks.check_values(package, "pixels", torch.float16, checks.VALUES)
     checks.check_degenerate(package, torch.float32)
     checks.check_collapsed(package)
     checks.check_empty_target(package)

@@ -411,10 +411,18 @@ def test_a_killed_trial_goes_on(data, undisturbed, tmp_path):
 def test_a_killed_study_goes_on_to_the_same_bytes(data, undisturbed, tmp_path):
     """Its trials end with it; the same finishes the rest, in processes side by side, which makes no difference."""
     folder, path = tmp_path / "s", tmp_path / "study.yaml"
+    shutil.copytree(undisturbed, folder)
+    for name in (SUMMARY, REPORT, TABLE):
+        (folder / name).unlink()
+    # Half of its trials are finished: each of the others starts a process, twice.
+    left = [trial_folder(folder, trial) for trial in config(data).trials() if trial.seed == 0]
+    assert len(left) == 2
+    for trial in left:
+        shutil.rmtree(trial)
     path.write_bytes((undisturbed / STUDY).read_bytes())
     command = [sys.executable, "-m", "boxloss", "compare", str(path), "--out", str(folder), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not list(folder.rglob(NAME)):
+    while not any((trial / NAME).exists() for trial in left):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

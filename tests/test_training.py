@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,18 @@ def config(data, **changes):
         data=str(data), loss="ciou", network=network, size=64, epochs=2, batch=4, evaluate_every=1, threads=1
     )
     return replace(small, **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Data, a cache and finished runs, which several tests copy to damage: a frozen one and one with checkpoints."""
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOXLOSS_CACHE", str(root / "cache"))
+        data = write_data(root / "data")
+        training.train(config(data, epochs=1, checkpoint_seconds=0.0), root / "run")
+        training.train(frozen(data, epochs=1, evaluate_every=0), root / "frozen")
+    return root
 
 
 def weights(folder, name=NAME):
@@ -87,8 +100,6 @@ def test_what_a_run_leaves(data, tmp_path, capsys):
 
 def test_a_run_learns(data, tmp_path):
     """The rectangles of the training set, by heart."""
-    import shutil
-
     shutil.copy(data / "train.json", data / "val.json")
     network = Network(scales=2, width=8, anchors=2)
     figures = training.train(config(data, network=network, epochs=60, evaluate_every=0), tmp_path / "run")
@@ -308,8 +319,9 @@ def test_disk_full_while_saving(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
 def test_a_really_full_disk_ends_with_a_message(data, tmp_path):
-    write_config(data / "run.yaml", config(data, epochs=4, evaluate_every=0))
-    training.train(config(data, epochs=4, evaluate_every=0), tmp_path / "run")
+    whole = config(data, epochs=1, evaluate_every=0)
+    write_config(data / "run.yaml", whole)
+    training.train(whole, tmp_path / "run")
     kept = (tmp_path / "run" / NAME).read_bytes()
     program = f"""
 import resource, signal, sys
@@ -416,16 +428,18 @@ def test_features_depend_on_weights_and_pictures(data, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["done.json", "0.npy", "half", "empty"])
-def test_damaged_features_are_computed_again(data, tmp_path, damage):
-    training.train(frozen(data, epochs=1, evaluate_every=0), tmp_path / "a")
+def test_damaged_features_are_computed_again(trained, tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("BOXLOSS_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(trained / "cache", tmp_path / "cache")
+    assert len(list(cache_folder().iterdir())) == 2
     for folder in cache_folder().iterdir():
         if damage in ("half", "empty"):
             content = (folder / "0.npy").read_bytes()
             (folder / "0.npy").write_bytes(content[: len(content) // 2 if damage == "half" else 0])
         else:
             (folder / damage).unlink()
-    training.train(frozen(data, epochs=1, evaluate_every=0), tmp_path / "b")
-    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    training.train(frozen(trained / "data", epochs=1, evaluate_every=0), tmp_path / "b")
+    assert_same(weights(trained / "frozen"), weights(tmp_path / "b"))
     assert len(list(cache_folder().iterdir())) == 2
 
 
@@ -556,10 +570,11 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("reason", "change"), FOREIGN.items(), ids=list(FOREIGN))
-def test_checkpoints_that_are_not_this_runs(data, tmp_path, capsys, reason, change):
+def test_checkpoints_that_are_not_this_runs(trained, tmp_path, capsys, reason, change):
     folder = tmp_path / "run"
-    whole = config(data, epochs=1, checkpoint_seconds=0.0)
-    figures = training.train(whole, folder)
+    shutil.copytree(trained / "run", folder)
+    whole = config(trained / "data", epochs=1, checkpoint_seconds=0.0)
+    figures = json.loads((folder / "evaluation.json").read_text())
     torch.save(change(torch.load(folder / NAME, weights_only=True)), folder / NAME)
     assert training.train(whole, folder) == figures  # from the previous one
     assert reason in capsys.readouterr().err

@@ -43,7 +43,9 @@ def test_a_batch_without_boxes_reaches_every_parameter(coordinates):
         assert parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize("coordinates", ["darknet", "paper", "giou", "ciou", "smooth_l1"])
+@pytest.mark.parametrize(
+    "coordinates", ["darknet", "paper", pytest.param("giou", marks=pytest.mark.slow), "ciou", "smooth_l1"]
+)
 def test_it_learns_two_boxes_by_heart(coordinates):
     torch.manual_seed(0)
     model = TinyYolo(GRID, width=8)

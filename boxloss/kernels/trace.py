@@ -126,7 +126,8 @@ def _trace(function: Callable[..., Any], dtype: torch.dtype, inputs: Sequence[Se
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
         box = [0.0, 0.0, 2.0, 2.0]
         examples = [box, [x + 1.0 for x in box], *inputs]
-        graph = make_fx(function)(*(torch.tensor(of, dtype=dtype, device="cpu") for of in examples))
+        given = [torch.tensor(of, dtype=dtype, device="cpu") for of in examples]
+        graph = make_fx(function, tracing_mode="fake")(*given)  # of the shapes alone
     return _Tracer().program(graph, [len(of) for of in examples])
 
 
