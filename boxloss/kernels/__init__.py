@@ -53,8 +53,9 @@ _OFF = os.environ.get("BOXLOSS_KERNELS") == "off"
 
 def offer(name: str, formula: Callable[..., Tensor]) -> None:
     """Make a loss's formula known, of a `BoxPair` and keywords of its own."""
+    if name in _FORMULAS:
+        forget()  # what was found for another formula of this name
     _FORMULAS[name] = _Formula(formula, dict(formula.__kwdefaults__ or {}))
-    forget()
 
 
 def forget() -> None:
