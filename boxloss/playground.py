@@ -55,6 +55,7 @@ class Entry:
     def facts(self) -> dict[str, Any]:
         """What the page says of it."""
         loss = self.loss
+        ours = loss.formula.__module__.partition(".")[0] == __name__.partition(".")[0]
         own = {name: self.parameters.get(name, of.default) for name, of in loss.parameters.items()}
         said = {name: value for name, value in own.items() if name not in self.inputs and value is not None}
         return {
@@ -66,7 +67,7 @@ class Entry:
             "degree": loss.degree,
             "unit": loss.unit,
             "settings": ", ".join(f"{name} = {_written(value)}" for name, value in said.items()),
-            "call": f"{loss.name}_loss",
+            "call": f"{loss.name}_loss" if ours else f"LOSSES[{loss.name!r}].function",
             "keywords": ", ".join(f"{name}={value!r}" for name, value in self.parameters.items()),
             "inputs": self.inputs,
         }

@@ -143,17 +143,22 @@ def test_what_cannot_be_traced_is_left_out_with_the_reason(tmp_path, monkeypatch
     def unknown(pair):
         return pair.iou_loss.sinh()
 
-    for name, formula in {"branching": branching, "unknown": unknown}.items():
+    def mine(pair):
+        return 2 * pair.iou_loss
+
+    for name, formula in {"branching": branching, "unknown": unknown, "mine": mine}.items():
         loss = boxloss.losses.Loss(**{**vars(LOSSES["iou"]), "name": name, "formula": formula})
         monkeypatch.setitem(LOSSES, name, loss)
     out = tmp_path / "page.html"
-    assert main(["playground", "-o", str(out), "--losses", "iou,branching,unknown"]) == 0
+    assert main(["playground", "-o", str(out), "--losses", "iou,branching,unknown,mine"]) == 0
     said = capsys.readouterr().err
     assert "warning: unknown is left out: NoRuleError: no rule for aten.sinh.default" in said
     assert "warning: branching is left out: " in said
     text = out.read_text()
     assert "<code>unknown</code>: NoRuleError: no rule for aten.sinh.default" in text
     assert "<code>branching</code>: " in text
+    assert '"call": "iou_loss"' in text
+    assert '"call": "LOSSES[\'mine\'].function"' in text
     assert main(["playground", "-o", str(out), "--losses", "unknown"]) == 1
     assert "none of its losses can be traced; unknown: NoRuleError" in capsys.readouterr().err
     assert out.read_text() == text

@@ -38,6 +38,8 @@ Runs = dict[str, Callable[[], object]]
 
 COUNTS = (100, 1_000, 10_000, 100_000, 1_000_000)
 MATRICES = ((8_400, 20), (8_400, 100), (33_600, 100))
+REQUIRED = {"mpdiou": {"image_size": (640, 480)}, "nwd": {"constant": 64.0}}
+"""Parameters without a default."""
 COMPARED = ("giou", "diou", "ciou")
 """The losses that others have too."""
 TORCHVISION = {
@@ -130,7 +132,7 @@ def medians(runs: Runs, seconds: float) -> dict[str, float]:
 
 def functions(name: str, compiled: bool) -> dict[str, Loss]:
     """All that compute a loss, summed."""
-    ours = functools.partial(LOSSES[name].function, reduction="sum")
+    ours = functools.partial(LOSSES[name].function, reduction="sum", **REQUIRED.get(name, {}))
     found = {"kernel": ours, "formula": by_formula(ours)} | (others(name) if name in COMPARED else {})
     if compiled and name in COMPARED:
         found["torch.compile"] = torch.compile(found["torchvision"], dynamic=True)
@@ -230,7 +232,7 @@ def figure(measured: dict[int, dict[str, dict[str, float]]], names: list[str], p
     """Nanoseconds a pair by how many pairs, of each function."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(9, 3.6), layout="constrained")
+    drawn = Figure(figsize=(9, 4), layout="constrained")
     axes = drawn.subplots(1, len(COMPARED), sharey=True)
     for axis, name in zip(axes, COMPARED, strict=True):
         for color, other in enumerate(("kernel", *names)):
@@ -239,7 +241,7 @@ def figure(measured: dict[int, dict[str, dict[str, float]]], names: list[str], p
         axis.set(title=name, xlabel="pairs")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("ns a pair, forward + backward")
-    axes[0].legend()
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(names), frameon=False)
     drawn.savefig(path, dpi=110)
 
 
@@ -398,7 +400,7 @@ def plain_descent(loss: Callable[..., Tensor], at: Tensor, rates: list[float]) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3, help="per number of pairs")
+    parser.add_argument("--seconds", type=float, default=3, help="per number of pairs (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder of performance.md and performance.png")
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--step", action="store_true", help="only: the share of the loss in a training step")
@@ -410,6 +412,8 @@ def main() -> None:
     if options.step:
         training_step(options.seconds)
         return
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)  # now, not after minutes
     lines = []
     for line in page(options.seconds, options.compile, options.out):
         print(line, flush=True)

@@ -203,10 +203,10 @@ function drawLandscapeMarks() {
   const [reachX, reachY] = reachOf(state.pred, state.target);
   const [cx, cy] = centerOf(state.target);
   const scale = 400 / reachX; // the picture is 800 by 600
-  const [x, y] = centerOf(state.pred).map((at, k) => 400 - 100 * k + (at - [cx, cy][k]) * scale);
-  const { target } = state;
+  const center = centerOf(state.pred);
+  const [x, y] = [400 + (center[0] - cx) * scale, 300 + (center[1] - cy) * scale];
   marks.replaceChildren();
-  const rect = asRect([400 + (target[0] - cx) * scale, 300 + (target[1] - cy) * scale, 400 + (target[2] - cx) * scale, 300 + (target[3] - cy) * scale]);
+  const rect = asRect(state.target.map((edge, k) => (k % 2 ? 300 + (edge - cy) * scale : 400 + (edge - cx) * scale)));
   for (const kind of ["halo", ""]) {
     element("rect", { class: kind, ...rect }, marks);
     element("path", { class: kind, d: `M${x - 12},${y}H${x + 12}M${x},${y - 12}V${y + 12}` }, marks);

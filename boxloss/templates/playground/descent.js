@@ -110,12 +110,11 @@ function drawDescent() {
 
 function drawMoved(shown) {
   const moved = $("moved");
-  set(moved, { viewBox: `${view.x} ${view.y} ${view.w} ${view.h}` });
   moved.replaceChildren();
-  for (const which of ["target", "pred"]) element("rect", { class: which, ...asRect(state[which]) }, moved);
+  for (const which of ["target", "pred"]) element("rect", { class: which, ...asRect(placed(state[which], 800)) }, moved);
   for (const { name, frames } of shown) {
     const { color, dashes } = looks(name);
-    element("rect", { ...asRect(at(frames, frame)), "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes }, moved);
+    element("rect", { ...asRect(placed(at(frames, frame), 800)), "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes }, moved);
   }
   moved.setAttribute("aria-label", descent ? `The prediction after step ${frame}, moved by ${state.compare.join(", ")}` : "The boxes before the descent");
 }

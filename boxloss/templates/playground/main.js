@@ -83,4 +83,4 @@ addEventListener("hashchange", load);
 addEventListener("resize", schedule);
 load();
 draw();
-window.playground = { state, change, draw }; // for the console, and tests
+window.playground = { state, change, draw, get view() { return view; }, dragged: is => (dragging = is) }; // for the console, and tests

@@ -22,8 +22,10 @@ function makeStage() {
   shapes.overlap = element("rect", { class: "overlap" }, stage);
   stage.insertBefore(shapes.overlap, shapes.target.group);
   shapes.arrows = element("g", { class: "arrows", "aria-hidden": "true" }, stage);
-  const corner = element("g", { class: "corner image-corner", tabindex: 0, role: "group" }, stage);
-  shapes.imageCorner = { group: corner, hit: element("circle", { class: "hit" }, corner), dot: element("circle", { class: "dot" }, corner) };
+  const corner = element("g", { class: "image-corner", tabindex: 0, role: "group" }, stage);
+  shapes.imageCorner = corner;
+  element("circle", { class: "hit corner", r: 16 }, corner);
+  element("circle", { class: "dot", r: 5 }, corner);
   draggable(corner, () => [...state.image], (start, dx, dy) => {
     const size = [start[0] + dx, start[1] + dy].map(snapped);
     if (Math.min(...size) > 0) change({ image: size });
@@ -41,8 +43,8 @@ function makeBox(which) {
     change({ [which]: start.map((x, k) => rounded(x + by[k % 2])) });
   });
   made.corners = CORNERS.map(([, xPlace, yPlace]) => {
-    const hit = element("circle", { class: "hit corner" }, group);
-    const dot = element("circle", { class: "dot" }, group);
+    const hit = element("circle", { class: "hit corner", r: 14 }, group);
+    const dot = element("circle", { class: "dot", r: 5 }, group);
     draggable(hit, () => [...state[which]], (start, dx, dy) => change({ [which]: resized(start, xPlace, yPlace, dx, dy) }));
     return { hit, dot, xPlace, yPlace };
   });
@@ -63,7 +65,8 @@ function resized(box, xPlace, yPlace, dx, dy) {
   return found;
 }
 
-const unit = () => view.w / (stage.getBoundingClientRect().width || 1); // a pixel of the screen
+const width = () => stage.getBoundingClientRect().width || 1;
+const unit = () => view.w / width(); // a pixel of the screen
 const grid = () => 10 ** Math.floor(Math.log10(unit() * 2));
 const snapped = x => rounded(Math.round(x / grid()) * grid());
 
@@ -127,61 +130,56 @@ function fit(whole = false) {
 
 // -- drawing ------------------------------------------------------------------------------------------------------------
 
+// Numbers of the boxes as places in a picture of the view, so wide: SVG's own are single precision.
+const placed = (box, wide) => box.map((x, k) => ((x - (k % 2 ? view.y : view.x)) / view.w) * wide);
 const asRect = ([x1, y1, x2, y2]) => ({ x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1) });
 
 function drawStage(g) {
-  const px = unit();
-  set(stage, { viewBox: `${view.x} ${view.y} ${view.w} ${view.h}` });
-  const { pred, target } = state;
-  set(shapes.image, asRect([0, 0, ...state.image]));
+  const wide = width();
+  const [pred, target, image] = [state.pred, state.target, [0, 0, ...state.image]].map(box => placed(box, wide));
+  set(stage, { viewBox: `0 0 ${wide} ${wide * 0.75}` });
+  set(shapes.image, asRect(image));
   set(shapes.hull, asRect(bounds([pred, target])));
   const overlap = [0, 1, 2, 3].map(k => (k < 2 ? Math.max : Math.min)(pred[k], target[k]));
   const overlaps = overlap[0] < overlap[2] && overlap[1] < overlap[3];
   set(shapes.overlap, overlaps ? asRect(overlap) : { width: 0, height: 0 });
-  drawBox("target", px);
-  drawBox("pred", px);
-  set(shapes.imageCorner.group, { transform: `translate(${state.image})`, "aria-label": `Image size ${state.image.map(plain).join(" × ")}` });
-  set(shapes.imageCorner.hit, { r: 16 * px });
-  set(shapes.imageCorner.dot, { r: 5 * px });
-  drawArrows(g, px);
+  drawBox("target", target, pred);
+  drawBox("pred", pred, target);
+  set(shapes.imageCorner, { transform: `translate(${image[2]},${image[3]})`, "aria-label": `Image size ${state.image.map(plain).join(" × ")}` });
+  drawArrows(g, pred);
 }
 
-function drawBox(which, px) {
-  const box = state[which];
+function drawBox(which, box, other) {
   const { group, hit, rect, label, corners } = shapes[which];
   const at = asRect(box);
-  const wider = (24 * px - Math.min(at.width, at.height)) / 2;
-  const more = Math.max(0, wider);
+  const more = Math.max(0, (24 - Math.min(at.width, at.height)) / 2); // room for a finger
   set(rect, at);
   set(hit, { x: at.x - more, y: at.y - more, width: at.width + 2 * more, height: at.height + 2 * more });
   // The labels stay apart: that of the upper box is above it, that of the lower one below it.
-  const predUpper = state.pred[1] + state.pred[3] < state.target[1] + state.target[3];
-  const upper = predUpper === (which === "pred");
-  set(label, { x: at.x, y: upper ? at.y - 8 * px : at.y + at.height + 18 * px, "font-size": 14 * px });
+  const difference = box[1] + box[3] - other[1] - other[3];
+  const upper = difference < 0 || (difference === 0 && which === "pred");
+  set(label, { x: at.x, y: upper ? at.y - 8 : at.y + at.height + 18 });
   for (const corner of corners) {
-    set(corner.hit, { cx: box[corner.xPlace], cy: box[corner.yPlace], r: 14 * px });
-    set(corner.dot, { cx: box[corner.xPlace], cy: box[corner.yPlace], r: 5 * px });
+    for (const circle of [corner.hit, corner.dot]) set(circle, { cx: box[corner.xPlace], cy: box[corner.yPlace] });
   }
-  group.setAttribute("aria-label", `${TITLES[which]}: ${FORMATS.xyxy.labels.map((name, k) => `${name} ${plain(box[k])}`).join(", ")}`);
+  group.setAttribute("aria-label", `${TITLES[which]}: ${FORMATS.xyxy.labels.map((name, k) => `${name} ${plain(state[which][k])}`).join(", ")}`);
 }
 
 // Where descent moves each side; the longest arrow has always the same length.
-function drawArrows(g, px) {
-  const [x1, y1, x2, y2] = state.pred;
+function drawArrows(g, [x1, y1, x2, y2]) {
   const middle = [(x1 + x2) / 2, (y1 + y2) / 2];
   const from = [[x1, middle[1]], [middle[0], y1], [x2, middle[1]], [middle[0], y2]];
-  const largest = Math.max(...[...g].map(Math.abs));
+  const largest = Math.max(...g.map(Math.abs));
   shapes.arrows.replaceChildren();
   if (!(largest > 0 && largest < Infinity)) return;
   g.forEach((slope, k) => {
-    const length = (-slope / largest) * 54 * px;
-    if (Math.abs(length) < 2 * px) return;
-    const head = Math.sign(length) * Math.min(10 * px, Math.abs(length));
+    const length = (-slope / largest) * 54;
+    if (Math.abs(length) < 2) return;
+    const head = Math.sign(length) * Math.min(10, Math.abs(length));
     const [x, y] = from[k];
-    const [along, across] = k % 2 ? [[0, 1], [1, 0]] : [[1, 0], [0, 1]];
-    const point = (a, b) => `${x + along[0] * a + across[0] * b},${y + along[1] * a + across[1] * b}`;
+    const point = (along, across) => (k % 2 ? `${x + across},${y + along}` : `${x + along},${y + across}`);
     element("path", { class: "halo", d: `M${point(0, 0)}L${point(length, 0)}` }, shapes.arrows);
     element("path", { d: `M${point(0, 0)}L${point(length - head, 0)}` }, shapes.arrows);
-    element("path", { class: "head", d: `M${point(length, 0)}L${point(length - head, 5 * px)}L${point(length - head, -5 * px)}Z` }, shapes.arrows);
+    element("path", { class: "head", d: `M${point(length, 0)}L${point(length - head, 5)}L${point(length - head, -5)}Z` }, shapes.arrows);
   });
 }

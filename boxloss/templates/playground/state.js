@@ -59,7 +59,7 @@ const READ = {
   step: number(0, 1000),
   momentum: number(0, 0.9999),
   steps: number(1, 2000, true),
-  fall: text => ({ yes: true, no: false })[text],
+  fall: text => (text === "yes" ? true : text === "no" ? false : undefined),
   ...Object.fromEntries(Object.entries(NUMBERS).map(([name, of]) => [name, number(of.low, of.high)])),
 };
 

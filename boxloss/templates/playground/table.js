@@ -140,7 +140,8 @@ function enter(which, k, input) {
 
 function refused(input, isRefused) {
   input.setAttribute("aria-invalid", isRefused);
-  if (isRefused) say(`${input.labels[0].textContent.trim()}: expected a number${input.min ? ` from ${input.min}` : ""}${input.max ? ` to ${input.max}` : ""}; ${input.value ? `“${input.value}” is not taken` : "nothing is not"}.`);
+  if (!isRefused) say("");
+  else say(`${input.labels[0].textContent.trim()}: expected a number${input.min ? ` from ${input.min}` : ""}${input.max ? ` to ${input.max}` : ""}; ${input.value ? `“${input.value}” is not taken` : "nothing is not"}.`);
 }
 
 function drawNumbers() {
@@ -151,9 +152,12 @@ function drawNumbers() {
       input.labels[0].textContent = format.labels[k];
       input.setAttribute("aria-label", `${TITLES[which]} ${format.labels[k]}`);
     }
-    if (input === document.activeElement && input.getAttribute("aria-invalid") === "true") continue;
     const value = which ? format.of(state[which])[k] : place === undefined ? state[key] : state[key][place];
-    if (Number(input.value) !== value || input.value === "") input.value = plain(value);
+    if (Number(input.value) !== value || input.value === "") {
+      if (input === document.activeElement && input.value !== input.dataset.shown) continue; // somebody is typing
+      input.value = plain(value);
+    }
+    input.dataset.shown = input.value;
     input.setAttribute("aria-invalid", "false");
   }
 }
