@@ -35,7 +35,7 @@ TRY = {
     "l1-or-l2": "preset=overlapping&loss=l2&compare=l1+l2+smooth_l1&show=slope",
     "smooth-l1": "preset=tiny&loss=smooth_l1&compare=l1+l2+smooth_l1&show=slope",
     "which-iou-loss": "preset=disjoint&loss=giou&compare=iou+giou+diou+ciou+eiou",
-    "eiou-moving-away": "preset=disjoint&loss=eiou&compare=giou+diou+eiou&line=w",
+    "eiou-moving-away": "target=300,220,340,260&pred=360,220,760,260&loss=eiou&compare=giou+diou+ciou+eiou",
     "ranges": "preset=touching&loss=giou&compare=iou+giou+diou+ciou+eiou",
 }
 """Where the playground shows what an answer speaks of."""
