@@ -176,7 +176,8 @@ def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lamb
     on_page = [of for of in made if isinstance(of, Entry)]
     left_out = [of for of in made if not isinstance(of, Entry)]
     if not on_page:
-        raise ValueError(f"the playground: none of its losses can be traced; {_reasons(left_out)}")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
+        raise ValueError(f"the playground: none of its losses can be traced; {reasons}")
     script = "\n".join([data(on_page), *((TEMPLATES / "playground" / f"{name}.js").read_text() for name in SCRIPTS)])
     write_page(
         path,
@@ -191,10 +192,6 @@ def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lamb
     return left_out
 
 
-def _reasons(left_out: Iterable[tuple[str, str]]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in left_out)
-
-
 def numbers(on_page: Iterable[Entry]) -> dict[str, dict[str, Any]]:
     """The inputs that are one number: their first values, their domains and which losses ask for them."""
     found: dict[str, dict[str, Any]] = {}
@@ -205,8 +202,8 @@ def numbers(on_page: Iterable[Entry]) -> dict[str, dict[str, Any]]:
                 continue
             limits = (domain.low, domain.high) if domain else (-math.inf, math.inf)
             low, high = (limit if math.isfinite(limit) else math.copysign(1e9, limit) for limit in limits)
-            entry = found.setdefault(name, {"value": value, "low": low, "high": high, "losses": []})
-            entry["losses"].append(of.name)
+            asked = found.setdefault(name, {"value": value, "low": low, "high": high, "losses": []})
+            asked["losses"].append(of.name)
     return found
 
 

@@ -9,14 +9,16 @@ function drawLines(svg, { lines, xRange, yRange, xTitle, marked }) {
   const [y0, y1] = yRange;
   const atX = x => left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right);
   const atY = y => height - bottom - ((y - y0) / (y1 - y0 || 1)) * (height - top - bottom);
+  const path = (kind, d) => element("path", { class: kind, d }, svg);
+  const text = (x, y, anchor, of) => (element("text", { x, y, "text-anchor": anchor }, svg).textContent = of);
   svg.replaceChildren();
   for (const y of ticks(y0, y1, 5)) {
-    element("path", { class: "grid", d: `M${left},${atY(y)}H${width - right}` }, svg);
-    element("text", { x: left - 6, y: atY(y) + 4, "text-anchor": "end" }, svg).textContent = tick(y);
+    path("grid", `M${left},${atY(y)}H${width - right}`);
+    text(left - 6, atY(y) + 4, "end", tick(y));
   }
-  for (const x of ticks(x0, x1, 7)) element("text", { x: atX(x), y: height - bottom + 16, "text-anchor": "middle" }, svg).textContent = tick(x);
-  element("text", { x: (left + width - right) / 2, y: height - 3, "text-anchor": "middle" }, svg).textContent = xTitle;
-  if (marked >= x0 && marked <= x1) element("path", { class: "marked", d: `M${atX(marked)},${top}V${height - bottom}` }, svg);
+  for (const x of ticks(x0, x1, 7)) text(atX(x), height - bottom + 16, "middle", tick(x));
+  text((left + width - right) / 2, height - 3, "middle", xTitle);
+  if (marked >= x0 && marked <= x1) path("marked", `M${atX(marked)},${top}V${height - bottom}`);
   for (const { name, color, dashes, points } of lines) {
     let d = "";
     let pen = "M";
@@ -27,7 +29,7 @@ function drawLines(svg, { lines, xRange, yRange, xTitle, marked }) {
         pen = "L";
       }
     }
-    element("path", { class: "line", d, "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes }, svg);
+    set(path("line", d), { "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes });
   }
 }
 
@@ -122,7 +124,11 @@ function drawAlong() {
 // -- the landscape --------------------------------------------------------------------------------------------------------
 
 // Cividis, at every eighth of the scale: people who see fewer colors read it alike.
-const CIVIDIS = [[0, 34, 78], [35, 62, 108], [65, 77, 107], [87, 93, 109], [112, 113, 115], [138, 134, 120], [166, 157, 117], [196, 181, 108], [254, 232, 56]];
+const CIVIDIS = [
+  ...[[0, 34, 78], [35, 62, 108], [65, 77, 107], [87, 93, 109]],
+  ...[[112, 113, 115], [138, 134, 120], [166, 157, 117], [196, 181, 108], [254, 232, 56]],
+];
+const NO_NUMBER = [255, 0, 0];
 const CELLS = { fine: [96, 72], coarse: [32, 24] };
 let landscape = { key: "", fine: false };
 
@@ -169,14 +175,18 @@ function paintLandscape(loss, sides, size) {
   const low = finite.reduce((a, b) => Math.min(a, b), Infinity);
   const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
   const image = new ImageData(columns, lines);
-  values.forEach((of, k) => image.data.set([...(Number.isFinite(of) ? colorAt((of - low) / (high - low || 1)) : [255, 0, 0]), 255], 4 * k));
+  values.forEach((of, k) => {
+    const color = Number.isFinite(of) ? colorAt((of - low) / (high - low || 1)) : NO_NUMBER;
+    image.data.set([...color, 255], 4 * k);
+  });
   showPicture(image, flat);
   landscape.fine = size === "fine";
   const someFlat = flat.includes(1);
   $text("landscape-low", finite.length ? short(low, 3) : "");
   $text("landscape-high", finite.length ? short(high, 3) : "");
   $("landscape-flat").hidden = !someFlat;
-  $("landscape").setAttribute("aria-label", `${loss.name} by where the prediction’s center is: from ${short(low, 3)} to ${short(high, 3)}${someFlat ? "; without gradient where it is hatched" : ""}`);
+  const range = `from ${short(low, 3)} to ${short(high, 3)}${someFlat ? "; without gradient where it is hatched" : ""}`;
+  $("landscape").setAttribute("aria-label", `${loss.name} by where the prediction’s center is: ${range}`);
 }
 
 // The cells run into one another; those without a gradient are hatched.
@@ -195,7 +205,9 @@ function showPicture(image, flat) {
     context.moveTo(x, y + side);
     context.lineTo(x + side, y);
   });
-  for (const [color, width] of [["#0008", 2.5], ["#fffa", 1]]) Object.assign(context, { strokeStyle: color, lineWidth: width }).stroke();
+  for (const look of [{ strokeStyle: "#0008", lineWidth: 2.5 }, { strokeStyle: "#fffa", lineWidth: 1 }]) {
+    Object.assign(context, look).stroke();
+  }
 }
 
 function drawLandscapeMarks() {

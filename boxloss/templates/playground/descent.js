@@ -79,14 +79,7 @@ function makeDescent() {
     frame = Number(event.target.value);
     schedule();
   });
-  for (const key of ["step", "momentum", "steps"]) {
-    $(key).addEventListener("change", event => {
-      const value = READ[key](event.target.value);
-      refused(event.target, value === undefined);
-      if (value !== undefined) change({ [key]: value });
-    });
-    entries.push({ key, input: $(key) });
-  }
+  for (const key of ["step", "momentum", "steps"]) entered($(key), key);
   $("fall").addEventListener("change", event => change({ fall: event.target.checked }));
 }
 
@@ -103,7 +96,8 @@ function drawDescent() {
   const shown = descent ?? [];
   const lines = shown.map(({ name, ious }) => ({ name, ...looks(name), points: ious.map((y, x) => [x, y]) }));
   drawLines($("ious"), { lines, xRange: [0, state.steps], yRange: [0, 1], xTitle: "step", marked: descent ? frame : NaN });
-  $("ious").setAttribute("aria-label", descent ? `IoU by step of ${state.compare.join(", ")}` : "IoU by step: nothing was run yet");
+  const by = state.compare.join(", ");
+  $("ious").setAttribute("aria-label", descent ? `IoU by step of ${by}` : "IoU by step: nothing was run yet");
   drawMoved(shown);
   drawDescentTable(shown);
 }
@@ -114,9 +108,11 @@ function drawMoved(shown) {
   for (const which of ["target", "pred"]) element("rect", { class: which, ...asRect(placed(state[which], 800)) }, moved);
   for (const { name, frames } of shown) {
     const { color, dashes } = looks(name);
-    element("rect", { ...asRect(placed(at(frames, frame), 800)), "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes }, moved);
+    const rect = element("rect", asRect(placed(at(frames, frame), 800)), moved);
+    set(rect, { "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes });
   }
-  moved.setAttribute("aria-label", descent ? `The prediction after step ${frame}, moved by ${state.compare.join(", ")}` : "The boxes before the descent");
+  const by = state.compare.join(", ");
+  moved.setAttribute("aria-label", descent ? `The prediction after step ${frame} of ${by}` : "The boxes at the start");
 }
 
 function drawDescentTable(shown) {
@@ -130,7 +126,8 @@ function drawDescentTable(shown) {
     head.append(swatch, ` ${name}`);
     row.append(head);
     const steps = GOALS.map(goal => ious.findIndex(iou => iou > goal)).map(step => (step < 0 ? "–" : String(step)));
-    for (const text of [short(at(ious, frame), 4), short(ious.at(-1), 4) + (broken ? " (left off)" : ""), ...steps]) row.insertCell().textContent = text;
+    const end = short(ious.at(-1)) + (broken ? " (left off)" : "");
+    for (const text of [short(at(ious, frame)), end, ...steps]) row.insertCell().textContent = text;
     return row;
   });
   $("ious-rows").replaceChildren(...made);

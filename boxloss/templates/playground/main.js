@@ -43,7 +43,8 @@ function say(text) {
 
 function load() {
   const refused = readAddress(location.hash);
-  say(refused.length ? `Of this page’s address these could not be read, and are left at their defaults: ${refused.join(", ")}.` : "");
+  const what = "Of this page’s address these could not be read, and are left at their defaults";
+  say(refused.length ? `${what}: ${refused.join(", ")}.` : "");
   forget();
   fit();
 }
@@ -83,4 +84,4 @@ addEventListener("hashchange", load);
 addEventListener("resize", schedule);
 load();
 draw();
-window.playground = { state, change, draw, get view() { return view; }, dragged: is => (dragging = is) }; // for the console, and tests
+window.playground = { state, change, draw, view: () => view, dragged: is => (dragging = is) }; // for the console, and tests

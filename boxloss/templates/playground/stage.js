@@ -60,7 +60,8 @@ function resized(box, xPlace, yPlace, dx, dy) {
   const found = [...box];
   for (const [place, by] of [[xPlace, dx], [yPlace, dy]]) {
     const moved = by ? snapped(box[place] + by) : box[place];
-    found[place] = place < 2 ? Math.min(moved, Math.max(box[place], box[place + 2])) : Math.max(moved, Math.min(box[place], box[place - 2]));
+    const across = box[(place + 2) % 4];
+    found[place] = place < 2 ? Math.min(moved, Math.max(box[place], across)) : Math.max(moved, Math.min(box[place], across));
   }
   return found;
 }
@@ -132,7 +133,10 @@ function fit(whole = false) {
 
 // Numbers of the boxes as places in a picture of the view, so wide: SVG's own are single precision.
 const placed = (box, wide) => box.map((x, k) => ((x - (k % 2 ? view.y : view.x)) / view.w) * wide);
-const asRect = ([x1, y1, x2, y2]) => ({ x: Math.min(x1, x2), y: Math.min(y1, y2), width: Math.abs(x2 - x1), height: Math.abs(y2 - y1) });
+const asRect = ([x1, y1, x2, y2]) => ({
+  ...{ x: Math.min(x1, x2), width: Math.abs(x2 - x1) },
+  ...{ y: Math.min(y1, y2), height: Math.abs(y2 - y1) },
+});
 
 function drawStage(g) {
   const wide = width();
@@ -145,7 +149,8 @@ function drawStage(g) {
   set(shapes.overlap, overlaps ? asRect(overlap) : { width: 0, height: 0 });
   drawBox("target", target, pred);
   drawBox("pred", pred, target);
-  set(shapes.imageCorner, { transform: `translate(${image[2]},${image[3]})`, "aria-label": `Image size ${state.image.map(plain).join(" × ")}` });
+  set(shapes.imageCorner, { transform: `translate(${image[2]},${image[3]})` });
+  shapes.imageCorner.setAttribute("aria-label", `Image size ${state.image.map(plain).join(" × ")}`);
   drawArrows(g, pred);
 }
 
@@ -162,7 +167,8 @@ function drawBox(which, box, other) {
   for (const corner of corners) {
     for (const circle of [corner.hit, corner.dot]) set(circle, { cx: box[corner.xPlace], cy: box[corner.yPlace] });
   }
-  group.setAttribute("aria-label", `${TITLES[which]}: ${FORMATS.xyxy.labels.map((name, k) => `${name} ${plain(state[which][k])}`).join(", ")}`);
+  const numbers = FORMATS.xyxy.labels.map((name, k) => `${name} ${plain(state[which][k])}`);
+  group.setAttribute("aria-label", `${TITLES[which]}: ${numbers.join(", ")}`);
 }
 
 // Where descent moves each side; the longest arrow has always the same length.
@@ -180,6 +186,7 @@ function drawArrows(g, [x1, y1, x2, y2]) {
     const point = (along, across) => (k % 2 ? `${x + across},${y + along}` : `${x + along},${y + across}`);
     element("path", { class: "halo", d: `M${point(0, 0)}L${point(length, 0)}` }, shapes.arrows);
     element("path", { d: `M${point(0, 0)}L${point(length - head, 0)}` }, shapes.arrows);
-    element("path", { class: "head", d: `M${point(length, 0)}L${point(length - head, 5)}L${point(length - head, -5)}Z` }, shapes.arrows);
+    const [left, right] = [5, -5].map(across => point(length - head, across));
+    element("path", { class: "head", d: `M${point(length, 0)}L${left}L${right}Z` }, shapes.arrows);
   });
 }

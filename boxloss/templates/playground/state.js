@@ -63,8 +63,10 @@ const READ = {
   ...Object.fromEntries(Object.entries(NUMBERS).map(([name, of]) => [name, number(of.low, of.high)])),
 };
 
-const written = value =>
-  value === true ? "yes" : value === false ? "no" : Array.isArray(value) ? value.join(typeof value[0] === "string" ? " " : ",") : String(value);
+function written(value) {
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  return Array.isArray(value) ? value.join(typeof value[0] === "string" ? " " : ",") : String(value);
+}
 
 // What differs from the start, as the address's part behind #.
 function address() {

@@ -11,7 +11,10 @@ function makeTable() {
     cells[1].scope = "row";
     const box = Object.assign(document.createElement("input"), { type: "checkbox" });
     box.setAttribute("aria-label", `Compare ${loss.name}`);
-    box.addEventListener("change", () => change({ compare: box.checked ? [...state.compare, loss.name] : state.compare.filter(name => name !== loss.name) }));
+    box.addEventListener("change", () => {
+      const others = state.compare.filter(name => name !== loss.name);
+      change({ compare: box.checked ? [...others, loss.name] : others });
+    });
     const choose = Object.assign(document.createElement("button"), { type: "button", textContent: loss.name });
     choose.addEventListener("click", () => change({ loss: loss.name }));
     const swatch = document.createElement("span");
@@ -98,8 +101,8 @@ function drawChosen({ loss, value, g, norm: size }) {
 
 // What gives the same number in Python.
 function python(loss) {
-  const boxes = ["pred", "target"].map(which => `torch.tensor([${state[which].map(String).join(", ")}], dtype=torch.float64)`);
-  const told = loss.inputs.map(name => (name === "image_size" ? `image_size=(${state.image.join(", ")})` : `${name}=${state[name]}`));
+  const boxes = ["pred", "target"].map(which => `torch.tensor([${state[which].join(", ")}], dtype=torch.float64)`);
+  const told = loss.inputs.map(name => `${name}=${name === "image_size" ? `(${state.image.join(", ")})` : state[name]}`);
   const call = [loss.call, "pred, target"].join("(");
   const keywords = [loss.keywords, ...told].filter(Boolean).map(text => `, ${text}`).join("");
   return `import torch, boxloss\n\npred = ${boxes[0]}\ntarget = ${boxes[1]}\nboxloss.${call}${keywords})`;
@@ -117,14 +120,20 @@ function makeNumbers() {
     }
   }
   $("format").addEventListener("change", event => change({ format: event.target.value }));
-  for (const [id, key, place] of [["image-0", "image", 0], ["image-1", "image", 1], ...Object.keys(NUMBERS).map(name => [`number-${name}`, name])]) {
-    $(id).addEventListener("change", event => {
-      const value = READ[key](place === undefined ? event.target.value : state.image.map((x, k) => (k === place ? event.target.value : x)).join(","));
-      refused(event.target, value === undefined);
-      if (value !== undefined) change({ [key]: value });
-    });
-    entries.push({ key, place, input: $(id) });
+  for (const place of [0, 1]) {
+    entered($(`image-${place}`), "image", text => state.image.with(place, text).join(","), place);
   }
+  for (const name of Object.keys(NUMBERS)) entered($(`number-${name}`), name);
+}
+
+// A field whose text is an entry of the state, or with others makes one.
+function entered(input, key, whole = text => text, place = undefined) {
+  entries.push({ key, place, input });
+  input.addEventListener("change", () => {
+    const value = READ[key](whole(input.value));
+    refused(input, value === undefined);
+    if (value !== undefined) change({ [key]: value });
+  });
 }
 
 function enter(which, k, input) {
@@ -140,8 +149,9 @@ function enter(which, k, input) {
 
 function refused(input, isRefused) {
   input.setAttribute("aria-invalid", isRefused);
-  if (!isRefused) say("");
-  else say(`${input.labels[0].textContent.trim()}: expected a number${input.min ? ` from ${input.min}` : ""}${input.max ? ` to ${input.max}` : ""}; ${input.value ? `“${input.value}” is not taken` : "nothing is not"}.`);
+  const expected = `expected a number from ${input.min} to ${input.max}`;
+  const got = input.value ? `“${input.value}” is not taken` : "nothing is not";
+  say(isRefused ? `${input.labels[0].textContent.trim()}: ${expected}; ${got}.` : "");
 }
 
 function drawNumbers() {
