@@ -21,13 +21,20 @@ from typing import TYPE_CHECKING, Any
 from . import LOSSES, BoxLoss, Loss, __version__
 from .config import check_file, config_parser, parsed_config
 from .errors import FORESEEN
-from .losses import LEGEND
 
 if TYPE_CHECKING:
     from .study import StudyConfig
 
 _LISTS = ("--losses", "--seeds")
 """Options that take names or numbers with commas between them."""
+
+
+LEGEND = (
+    "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
+    " diagonal; ρ, dx, dy: distance of the centers, and by axis; d, dw, dh: differences of coordinates and sides;"
+    " AE, …: distances of corresponding corners; θ = atan2(w, h);"
+    " p, t: prediction, target."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,16 +6,15 @@ Its mathematics are the library's formulas, traced as for the kernels and printe
 from __future__ import annotations
 
 import json
-import math
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .colors import LOSS_COLORS, MORE_COLORS
-from .losses import LEGEND, LOSSES, Loss, find_loss, spelled_losses
-from .page import TEMPLATES, write_page
+from .losses import LOSSES, Loss, find_loss, spelled_losses
+from .page import TEMPLATES, environment, write_page
 
 SCRIPTS = ("state", "stage", "table", "charts", "descent", "main")
 """The page's own code, one file each in this order."""
@@ -31,8 +30,13 @@ PRESETS: dict[str, dict[str, list[float]]] = {
 }
 """Boxes to start from, in pixels of an image of 640 × 480."""
 TITLES = {"aspect": "same center, other aspect", "empty": "empty prediction"}
-EXAMPLES: dict[Any, list[float]] = {float: [32.0], tuple[float, float]: [640.0, 480.0]}
-"""What a parameter that has no default is at first."""
+IMAGE = "image_size"
+"""The one parameter of two numbers that the page has: its image."""
+IMAGE_SIZE = (640.0, 480.0)
+LENGTH = 32.0
+"""What another parameter without a default is at first, or the nearest number that it takes."""
+FURTHEST = 1e9
+"""Beyond it the page takes no number."""
 
 Tell = Callable[[str], None]
 Losses = Mapping[str, tuple[str, dict[str, Any]]]
@@ -62,11 +66,14 @@ class Entry:
             "name": self.name,
             "summary": loss.summary,
             "definition": loss.definition,
+            "explanation": loss.explanation.replace("`", "").replace("**", ""),
+            "detached": loss.detached,
             "source": loss.source,
             "warning": loss.warning,
             "degree": loss.degree,
             "unit": loss.unit,
             "settings": ", ".join(f"{name} = {_written(value)}" for name, value in said.items()),
+            "imports": "import torch, boxloss" + ("" if ours else f"  # and what defines {loss.name}"),
             "call": f"{loss.name}_loss" if ours else f"LOSSES[{loss.name!r}].function",
             "keywords": ", ".join(f"{name}={value!r}" for name, value in self.parameters.items()),
             "inputs": self.inputs,
@@ -99,17 +106,21 @@ def read_losses(text: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """
     losses = spelled_losses(text)
     for name, parameters in losses.values():
-        loss = find_loss(name)
-        needed = {key: _example(loss, key) for key in _inputs(loss, parameters)}
         try:
-            loss.check_parameters(needed | parameters)
+            _check(find_loss(name), parameters)
         except TypeError as error:  # on a command line it is the user's, with no traceback
             raise ValueError(f"{error}; a parameter is given as {name}:NAME=VALUE") from error
     return losses
 
 
+def _check(loss: Loss, parameters: Mapping[str, Any]) -> None:
+    loss.check_parameters({name: _example(loss, name) for name in _inputs(loss, parameters)} | dict(parameters))
+
+
 def _inputs(loss: Loss, parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    needed = [name for name, of in loss.parameters.items() if of.required and of.kind in EXAMPLES]
+    """The parameters that the page asks for: those without a default, if they are numbers, and a state."""
+    kinds = {name: of.kind for name, of in loss.parameters.items() if of.required}
+    needed = [name for name, kind in kinds.items() if kind == (tuple[float, float] if name == IMAGE else float)]
     if loss.running_mean is not None and loss.running_mean(**parameters):
         needed.append("mean")
     return tuple(name for name in needed if name not in parameters)
@@ -119,15 +130,23 @@ def _example(loss: Loss, name: str) -> Any:
     parameter = loss.parameters[name]
     if not parameter.required:
         return parameter.default
-    example = EXAMPLES[parameter.kind]
-    return tuple(example) if len(example) > 1 else example[0]
+    if name == IMAGE:
+        return IMAGE_SIZE
+    low, high = _limits(loss, name)
+    return min(max(LENGTH, low), high)
+
+
+def _limits(loss: Loss, name: str) -> tuple[float, float]:
+    domain = loss.parameters[name].domain
+    return (max(domain.low, -FURTHEST), min(domain.high, FURTHEST)) if domain else (-FURTHEST, FURTHEST)
 
 
 def entry(called: str, name: str, parameters: dict[str, Any]) -> Entry:
     """A loss, with its formula as JavaScript.
 
     Raises:
-        Exception: the formula could not be traced, or has an operation without a rule.
+        Exception: a parameter is missing that the page can't ask for; the formula could not be traced, or has an
+            operation without a rule.
     """
     import torch
 
@@ -135,6 +154,7 @@ def entry(called: str, name: str, parameters: dict[str, Any]) -> Entry:
     from .kernels.trace import trace  # it takes a while to import
 
     loss = find_loss(name)
+    _check(loss, parameters)
     inputs = _inputs(loss, parameters)
     defaults = {key: of.default for key, of in loss.parameters.items() if not of.required and key not in inputs}
     examples = {key: _numbers(_example(loss, key)) for key in inputs}
@@ -153,7 +173,8 @@ def entries(losses: Losses, tell: Tell) -> Iterator[Entry | tuple[str, str]]:
         try:
             yield entry(called, name, parameters)
         except Exception as error:  # of a formula that anybody may have written
-            yield called, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            said, *_ = [*str(error).strip().splitlines(), ""]
+            yield called, f"{type(error).__name__}{': ' if said else ''}{said}"
 
 
 def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lambda _: None) -> list[tuple[str, str]]:
@@ -161,7 +182,7 @@ def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lamb
 
     Args:
         path: the file; it is replaced whole.
-        losses: those on the page; every one if not given.
+        losses: those on the page; every one if not given. Blanks in what they are called become underscores.
         tell: told the name of each loss before it is traced, which takes up to a second.
 
     Returns:
@@ -169,49 +190,54 @@ def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lamb
 
     Raises:
         ImportError: jinja2 is missing.
-        ValueError: none of the losses can be on the page.
+        ValueError: the path is that of a folder; none of the losses can be on the page.
         OSError: the page can't be written.
     """
-    made = list(entries(losses or every_loss(), tell))
+    environment()  # what is missing is said now, not after tracing
+    if path.is_dir():
+        raise ValueError(f"{path}: expected the name of a file, such as playground.html, got a folder")
+    losses = {"_".join(called.split()): loss for called, loss in (losses or every_loss()).items()}
+    made = list(entries(losses, tell))
     on_page = [of for of in made if isinstance(of, Entry)]
     left_out = [of for of in made if not isinstance(of, Entry)]
     if not on_page:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
         raise ValueError(f"the playground: none of its losses can be traced; {reasons}")
-    script = "\n".join([data(on_page), *((TEMPLATES / "playground" / f"{name}.js").read_text() for name in SCRIPTS)])
+    asked = numbers(on_page)
+    script = "\n".join(
+        [data(on_page, asked), *((TEMPLATES / "playground" / f"{name}.js").read_text() for name in SCRIPTS)]
+    )
     write_page(
         path,
         "playground.html.jinja",
         script=script,
         style=(TEMPLATES / "playground" / "style.css").read_text(),
         left_out=left_out,
-        legend=LEGEND,
         presets={name: TITLES.get(name, name) for name in PRESETS},
-        numbers=numbers(on_page),
+        numbers=asked,
     )
     return left_out
 
 
 def numbers(on_page: Iterable[Entry]) -> dict[str, dict[str, Any]]:
-    """The inputs that are one number: their first values, their domains and which losses ask for them."""
+    """The inputs that are one number: their first values, what all losses that ask for them take, and these losses."""
     found: dict[str, dict[str, Any]] = {}
     for of in on_page:
         for name in of.inputs:
-            domain, value = of.loss.parameters[name].domain, _example(of.loss, name)
-            if isinstance(value, tuple):
+            if name == IMAGE:
                 continue
-            limits = (domain.low, domain.high) if domain else (-math.inf, math.inf)
-            low, high = (limit if math.isfinite(limit) else math.copysign(1e9, limit) for limit in limits)
-            asked = found.setdefault(name, {"value": value, "low": low, "high": high, "losses": []})
+            low, high = _limits(of.loss, name)
+            asked = found.setdefault(name, {"value": _example(of.loss, name), "low": low, "high": high, "losses": []})
+            asked["low"], asked["high"] = max(asked["low"], low), min(asked["high"], high)
+            asked["value"] = min(max(asked["value"], asked["low"]), asked["high"])
             asked["losses"].append(of.name)
     return found
 
 
-def data(on_page: Iterable[Entry]) -> str:
+def data(on_page: Collection[Entry], asked: Mapping[str, Any]) -> str:
     """The part of the script that is made: the losses, and what the page starts with."""
     from .kernels.javascript import RUNTIME
 
-    on_page = list(on_page)
     losses = ",\n".join(f"{{...{_json(of.facts)},f:{of.code}}}" for of in on_page)
     iou = next((of.code for of in on_page if (of.loss.name, of.parameters) == ("iou", {})), None)
     colors = {of.name: LOSS_COLORS[of.name] for of in on_page if of.name in LOSS_COLORS}
@@ -221,7 +247,9 @@ def data(on_page: Iterable[Entry]) -> str:
             f"const LOSSES = [{losses}];",
             f"const IOU = {{inputs: [], f: {iou or entry('iou', 'iou', {}).code}}};",
             f"const PRESETS = {_json(PRESETS)};",
-            f"const NUMBERS = {_json(numbers(on_page))};",
+            f"const NUMBERS = {_json(asked)};",
+            f"const IMAGE = {_json(IMAGE)};",
+            f"const FURTHEST = {_json(FURTHEST)};",
             f"const COLORS = {_json(colors)};",
             f"const MORE_COLORS = {_json([_on_any_ground(color) for color in MORE_COLORS])};",
             'const DASHES = ["none", "8 4", "9 4 2 4", "2 3"];',

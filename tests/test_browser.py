@@ -145,6 +145,71 @@ def test_a_dragged_box_changes_the_values(opened):
     assert state(page)["pred"] == [190, 150, 190, 150]
 
 
+def test_the_python_on_the_page_gives_its_number(opened):
+    page = opened("#pred=140.5,110.25,280,240&of.mean=0.3&of.constant=50&image=512,512")
+    for name in playground.every_loss():
+        page.evaluate("loss => { playground.change({ loss }); playground.draw(); }", name)
+        *before, last = page.inner_text("#python").splitlines()
+        known = {}
+        exec("\n".join(before), known)
+        assert math.isclose(eval(last, known).item(), number(page.inner_text("#chosen-value")), rel_tol=6e-6), name
+    page.click("#copy-python")
+    assert page.is_visible("#notice") or page.inner_text("#copy-python") == "Copied"
+
+
+def test_the_smaller_box_is_in_front(opened):
+    page = opened("#pred=100,100,500,400&target=200,200,300,300")
+    drag(page, (250, 250), (300, 300))
+    assert state(page)["target"] == [250, 250, 350, 350]
+    drag(page, (150, 150), (160, 150))
+    assert state(page)["pred"] == [110, 100, 510, 400]
+    page.mouse.move(*point(page, 150, 150))  # a click with an unsteady hand
+    page.mouse.down()
+    page.mouse.move(*point(page, 150.6, 150.4))
+    page.mouse.up()
+    assert state(page)["pred"] == [110, 100, 510, 400]
+
+
+def test_inverted_boxes_are_said_to_be(opened):
+    page = opened("#pred=50,50,10,10&target=0,0,40,40&loss=iou")
+    assert "IoU 0. Prediction inverted: it counts as empty." in settled(page).inner_text("#readout")
+
+
+def test_a_click_on_the_landscape_moves_the_prediction(opened):
+    page = opened("#preset=disjoint&loss=iou")
+    settled(page).locator("#landscape").click()  # in the middle, where the target's center is
+    pred, target = (state(page)[which] for which in ("pred", "target"))
+    for k in (0, 1):
+        assert pred[k] + pred[k + 2] == pytest.approx(target[k] + target[k + 2], abs=4)
+    assert page.inner_text("#landscape-high") == "1.00"
+    assert "without gradient where it is hatched" in page.get_attribute("#landscape", "aria-label")
+
+
+def test_a_descent_is_paused_and_cleared(opened):
+    page = opened("#steps=2000")
+    page.click("#run")
+    page.wait_for_function("+document.querySelector('#frame').value > 20")
+    page.click("#run")
+    assert settled(page).inner_text("#run") == "Go on"
+    at = page.input_value("#frame")
+    page.wait_for_timeout(200)
+    assert page.input_value("#frame") == at
+    page.click("#run")
+    page.wait_for_function(f"+document.querySelector('#frame').value > {at}")
+    page.click("#forget")
+    assert settled(page).input_value("#frame") == "0"
+    assert page.locator("#moved [data-loss]").count() == 0
+
+
+def test_boxes_stay_within_what_an_address_says(opened):
+    page = opened("#pred=-1e9,-1e9,1e9,1e9&target=0,0,5,5")
+    page.focus("#stage .pred")
+    page.keyboard.press("Shift+ArrowRight")
+    assert state(page)["pred"][2] == 1e9
+    page.wait_for_timeout(400)
+    assert state(opened(page.evaluate("location.hash"))) == state(page)
+
+
 def test_by_keyboard(opened):
     page = opened()
     page.focus("#stage .pred")
@@ -252,10 +317,10 @@ def test_a_descent_is_torchs(opened):
         boxloss.ciou_loss(pred, target).backward()
         optimizer.step()
     drawn = [float(page.get_attribute("#moved [data-loss]", key)) for key in ("x", "y", "width", "height")]
-    view = page.evaluate("playground.view()")
-    x, y, width, height = (length * view["w"] / 800 for length in drawn)
-    moved = torch.tensor([x + view["x"], y + view["y"], x + view["x"] + width, y + view["y"] + height])
-    assert moved.tolist() == pytest.approx(pred.tolist(), rel=1e-6)
+    scene = page.evaluate("playground.scene()")
+    x, y, width, height = (length * scene["w"] / 800 for length in drawn)
+    moved = [x + scene["x"], y + scene["y"], x + scene["x"] + width, y + scene["y"] + height]
+    assert moved == pytest.approx(pred.tolist(), rel=1e-6)
 
 
 def test_a_shared_address_gives_the_same_state(opened):

@@ -18,6 +18,9 @@ from boxloss import LOSSES, playground
 from boxloss.cli import main
 from boxloss.kernels import javascript
 from boxloss.kernels.trace import NoRuleError, trace
+from boxloss.losses import NonNegative, UpToOne
+from boxloss.losses._define import _own_parameters
+from boxloss.losses._parameters import Size
 
 NODE = shutil.which("node")
 INPUTS = {"image_size": (800.0, 600.0), "constant": 12.5, "mean": 0.625}
@@ -136,6 +139,67 @@ def test_state_is_an_input():
     assert playground.numbers([of, image]) == {"mean": {"value": 1.0, "low": 1e-6, "high": 1, "losses": ["v3"]}}
 
 
+def own(monkeypatch, **formulas):
+    """Losses of one's own, as `define` would enter them."""
+    for name, formula in formulas.items():
+        facts = vars(LOSSES["iou"]) | {"name": name, "formula": formula, "parameters": _own_parameters(formula)}
+        monkeypatch.setitem(LOSSES, name, boxloss.losses.Loss(**facts))
+    return {name: (name, {}) for name in formulas}
+
+
+def test_what_losses_of_ones_own_ask_for(monkeypatch):
+    def share(pair, *, part: UpToOne):
+        return part * pair.iou_loss
+
+    def stepping(pair, *, step: float):
+        return step * pair.iou_loss
+
+    def parted(pair, *, part: NonNegative):
+        return part * pair.iou_loss
+
+    def framed(pair, *, frame: Size):
+        return pair.iou_loss * frame[0]
+
+    def worded(pair, *, word: str):
+        return pair.iou_loss
+
+    losses = own(monkeypatch, share=share, stepping=stepping, parted=parted, framed=framed, worded=worded)
+    *found, no_frame, no_word = playground.entries(losses, lambda _: None)
+    assert playground.numbers(found) == {
+        "part": {"value": 1.0, "low": math.ulp(0.0), "high": 1, "losses": ["share", "parted"]},
+        "step": {"value": 32.0, "low": -1e9, "high": 1e9, "losses": ["stepping"]},
+    }
+    assert no_frame[1].startswith("TypeError: framed: parameter 'frame' is required: two finite numbers")
+    assert no_word[1].startswith("TypeError: worded: parameter 'word' is required")
+    assert playground.read_losses("share,framed:frame=(2,3)")["framed:frame=(2,3)"] == ("framed", {"frame": (2, 3)})
+    with pytest.raises(ValueError, match=r"'frame' is required.*given as framed:NAME=VALUE"):
+        playground.read_losses("framed")
+
+
+def test_markup_stays_text(tmp_path, monkeypatch):
+    def evil(pair):
+        """</script><img src=x onerror=alert(1)>
+
+        {{ 1 + 1 }} <!-- {% raw %}
+        """
+        return pair.iou_loss
+
+    def silent(pair):
+        raise NotImplementedError
+
+    losses = own(monkeypatch, evil=evil, silent=silent)
+    out = tmp_path / "page.html"
+    given = {"<i> &": losses["evil"], "</script>": losses["silent"]}
+    assert playground.write_playground(out, given) == [("</script>", "NotImplementedError")]
+    text = out.read_text()
+    assert text.count("</script>") == 1
+    assert "<!--" not in text
+    assert "<img" not in text.replace('"summary": "<\\/script><img src=x onerror=alert(1)>"', "")
+    assert "<code>&lt;/script&gt;</code>: NotImplementedError" in text
+    assert "{{ 1 + 1 }}" in text
+    assert '"name": "<i>_&"' in text
+
+
 def test_what_cannot_be_traced_is_left_out_with_the_reason(tmp_path, monkeypatch, capsys):
     def branching(pair):
         return pair.iou_loss if pair.iou_loss > 0.5 else 2 * pair.iou_loss
@@ -146,9 +210,7 @@ def test_what_cannot_be_traced_is_left_out_with_the_reason(tmp_path, monkeypatch
     def mine(pair):
         return 2 * pair.iou_loss
 
-    for name, formula in {"branching": branching, "unknown": unknown, "mine": mine}.items():
-        loss = boxloss.losses.Loss(**{**vars(LOSSES["iou"]), "name": name, "formula": formula})
-        monkeypatch.setitem(LOSSES, name, loss)
+    own(monkeypatch, branching=branching, unknown=unknown, mine=mine)
     out = tmp_path / "page.html"
     assert main(["playground", "-o", str(out), "--losses", "iou,branching,unknown,mine"]) == 0
     said = capsys.readouterr().err
@@ -201,6 +263,7 @@ def test_printed_by_hand():
         ("smooth_l1:beta=-1", "beta: expected a finite number >= 0, got -1"),
         ("nwd:constant=0", "constant: expected a finite number in [1e-9, 1e9], got 0"),
         ("giou,,iou", "expected names separated by commas"),
+        ("nwd:constant=1:constant=2", "a parameter is given twice"),
     ],
 )
 def test_bad_losses(losses, message, tmp_path, capsys):
@@ -208,6 +271,12 @@ def test_bad_losses(losses, message, tmp_path, capsys):
     assert main(["playground", "-o", str(out), "--losses", losses]) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_folder_is_no_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(playground, "entries", None)  # it is said before anything is traced
+    assert main(["playground", "-o", str(tmp_path)]) == 1
+    assert f"{tmp_path}: expected the name of a file" in capsys.readouterr().err
 
 
 def test_command(tmp_path, capsys, monkeypatch):
@@ -238,5 +307,5 @@ def test_docs_link_to_presets_and_losses_that_there_are():
                 assert x1 < x2
                 assert y1 < y2
         for name in [state.pop("loss"), *state.pop("compare").split("+")]:
-            assert name in LOSSES
+            assert name in playground.every_loss()
         assert set(state) <= {"line", "show"}

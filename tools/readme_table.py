@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from boxloss import LOSSES
-from boxloss.cli import bounds_text, loss_facts
-from boxloss.losses import LEGEND
+from boxloss.cli import LEGEND, bounds_text, loss_facts
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- losses: written by `make readme` -->", "<!-- end of losses -->"

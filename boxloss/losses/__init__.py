@@ -1,6 +1,6 @@
 """The box-regression losses, by family: the family says which geometry a formula uses."""
 
-from ._define import LEGEND, LOSSES, Loss, LossFunction, define, find_loss, similarity
+from ._define import LOSSES, Loss, LossFunction, define, find_loss, similarity
 from ._pairwise import pairwise
 from ._parameters import NonNegative, UpToOne
 from ._spelled import spelled_losses
@@ -36,7 +36,6 @@ from .gaussian import gwd_loss, kld_loss, nwd_loss
 # isort: on
 
 __all__ = [
-    "LEGEND",
     "LOSSES",
     "Loss",
     "LossFunction",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 import typing
 from collections.abc import Callable, Mapping
@@ -36,15 +37,6 @@ pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length.
 _RAISES = """\
 TypeError: no tensors of real numbers; an unknown parameter.
     ValueError: the shapes do not pair up; a parameter is outside its domain."""
-
-
-LEGEND = (
-    "I, U: areas of intersection and union; H: the hull, the smallest box around both; Hw, Hh, c: its sides and"
-    " diagonal; ρ, dx, dy: distance of the centers, and by axis; d, dw, dh: differences of coordinates and sides;"
-    " AE, …: distances of corresponding corners; θ = atan2(w, h);"
-    " p, t: prediction, target."
-)
-"""The signs of all formulas as text."""
 
 
 class LossFunction(Protocol):
@@ -110,6 +102,12 @@ class Loss:
     def definition(self) -> str:
         """The formula as text: the docstring's second paragraph."""
         return " ".join("".join(self._paragraphs[1:2]).split())
+
+    @property
+    def explanation(self) -> str:
+        """What the formula's signs are, and more: the docstring's paragraphs from the third to the arguments."""
+        said = itertools.takewhile(lambda text: not text.startswith("Args:"), self._paragraphs[2:])
+        return " ".join(" ".join(said).split())
 
     @property
     def _paragraphs(self) -> list[str]:

@@ -21,6 +21,7 @@ class Domain:
     holds: Callable[[float], bool]
     low: float = -math.inf
     high: float = math.inf
+    """The least and the greatest of them."""
 
 
 def between(low: float, high: float) -> Domain:
@@ -30,7 +31,7 @@ def between(low: float, high: float) -> Domain:
 
 def up_to(high: float) -> Domain:
     """From 0, which is not allowed."""
-    return Domain(f"in (0, {_short(high)}]", lambda x: 0 < x <= high, 0, high)
+    return Domain(f"in (0, {_short(high)}]", lambda x: 0 < x <= high, math.ulp(0.0), high)
 
 
 def _short(number: float) -> str:

@@ -20,7 +20,10 @@ def spelled_losses(text: str) -> dict[str, tuple[str, dict[str, Any]]]:
         name, *given = entry.split(":")
         if not name:
             raise ValueError(f"losses: expected names separated by commas, such as giou,smooth_l1:beta=2, got {text!r}")
-        losses[entry] = name, dict(_parameter(entry, one) for one in given)
+        parameters = [_parameter(entry, one) for one in given]
+        losses[entry] = name, dict(parameters)
+        if len(losses[entry][1]) < len(parameters):
+            raise ValueError(f"{entry}: a parameter is given twice")
     return losses
 
 

@@ -16,8 +16,8 @@ def nwd_loss(pair: BoxPair, *, constant: Length) -> Tensor:
 
         1 − e^(−W/C), W² = dx² + dy² + (dw² + dh²)/4
 
-    dx, dy, dw, dh are the differences of the boxes' centers and sides. The formula is from knowledge of the paper; it
-    could not be compared with the authors' code.
+    dx, dy, dw, dh are the differences of the boxes' centers and sides, C is the ``constant``. The formula is from
+    knowledge of the paper; it could not be compared with the authors' code.
 
     Args:
         {common}

@@ -14,9 +14,14 @@ function drawLines(svg, { lines, xRange, yRange, xTitle, marked }) {
   svg.replaceChildren();
   for (const y of ticks(y0, y1, 5)) {
     path("grid", `M${left},${atY(y)}H${width - right}`);
-    text(left - 6, atY(y) + 4, "end", tick(y));
+    text(left - 6, atY(y) + 4, "end", tick(y, y1 - y0));
   }
-  for (const x of ticks(x0, x1, 7)) text(atX(x), height - bottom + 16, "middle", tick(x));
+  const few = tick(x0, x1 - x0).length > 7 || tick(x1, x1 - x0).length > 7 ? 2 : 7;
+  for (const x of ticks(x0, x1, few)) {
+    const label = tick(x, x1 - x0);
+    const edge = width - right - atX(x) < 4 * label.length;
+    text(atX(x), height - bottom + 16, edge ? "end" : "middle", label);
+  }
   text((left + width - right) / 2, height - 3, "middle", xTitle);
   if (marked >= x0 && marked <= x1) path("marked", `M${atX(marked)},${top}V${height - bottom}`);
   for (const { name, color, dashes, points } of lines) {
@@ -33,7 +38,12 @@ function drawLines(svg, { lines, xRange, yRange, xTitle, marked }) {
   }
 }
 
-const tick = x => String(Number(x.toPrecision(6))).replace("-", "−");
+// As many digits as tell neighbours in so wide a range apart.
+function tick(x, range) {
+  const digits = Math.ceil(Math.log10(Math.max(1, Math.abs(x / range)))) + 3;
+  const text = String(Number(x.toPrecision(Math.min(digits, 17))));
+  return (text.length > 12 ? x.toExponential(2) : text).replaceAll("-", "−");
+}
 
 function ticks(low, high, count) {
   const raw = (high - low) / count;
@@ -116,6 +126,7 @@ function drawAlong() {
   const yRange = [Math.min(0, ...ys), Math.max(state.show === "slope" ? 0 : 1, ...ys)];
   drawLines($("along"), { lines: made, xRange: line.range, yRange, xTitle: line.title, marked: line.now });
   drawLegend($("along-legend"), made);
+  $("nothing").hidden = made.length > 0;
   $("line").value = state.line;
   $("show").value = state.show;
   $("along").setAttribute("aria-label", `${SHOWN[state.show]} of ${state.compare.join(", ") || "no loss"} by ${line.title}`);
@@ -150,7 +161,7 @@ const centerOf = ([x1, y1, x2, y2]) => [(x1 + x2) / 2, (y1 + y2) / 2];
 function drawLandscape() {
   const loss = byName.get(state.loss);
   const sides = [state.pred[2] - state.pred[0], state.pred[3] - state.pred[1]];
-  const numbers = loss.inputs.map(name => state[name === "image_size" ? "image" : name]);
+  const numbers = loss.inputs.map(name => state[stateOf(name)]);
   const key = JSON.stringify([loss.name, state.target, sides, numbers]);
   if (key !== landscape.key || (!landscape.fine && !dragging)) paintLandscape(loss, sides, dragging ? "coarse" : "fine");
   landscape.key = key;
@@ -182,6 +193,7 @@ function paintLandscape(loss, sides, size) {
   showPicture(image, flat);
   landscape.fine = size === "fine";
   const someFlat = flat.includes(1);
+  $("landscape-odd").hidden = finite.length === values.length;
   $text("landscape-low", finite.length ? short(low, 3) : "");
   $text("landscape-high", finite.length ? short(high, 3) : "");
   $("landscape-flat").hidden = !someFlat;

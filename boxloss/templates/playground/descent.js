@@ -1,6 +1,7 @@
 // Descent: each compared loss moves the prediction on its own from where it is, by gradient descent with momentum.
 
 let descent; // [{name, frames: [box, …], ious: [number, …], broken}, …], while the boxes stay as they are
+let scene; // what of the world their picture shows
 let frame = 0;
 let playing = 0; // the animation's request, while one runs
 const GOALS = [0.5, 0.75, 0.95];
@@ -31,11 +32,21 @@ function path(name) {
 
 function run() {
   stop();
-  descent = state.compare.map(path);
+  compute();
   frame = 0;
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) frame = state.steps;
   else play();
   schedule();
+}
+
+function compute() {
+  descent = state.compare.map(path);
+  // All that the boxes pass, but not much more than the start: some losses throw them far away.
+  const [x1, y1, x2, y2] = bounds([state.pred, state.target]);
+  const far = Math.max(x2 - x1, y2 - y1);
+  const limits = [x1 - far, y1 - far, x2 + far, y2 + far];
+  const all = bounds([state.pred, state.target, ...descent.flatMap(({ frames }) => frames)]);
+  scene = around(all.map((x, k) => (k < 2 ? Math.max : Math.min)(x, limits[k])), 1.2);
 }
 
 function play() {
@@ -74,7 +85,7 @@ function makeDescent() {
     schedule();
   });
   $("frame").addEventListener("input", event => {
-    if (!descent) descent = state.compare.map(path);
+    if (!descent) compute();
     stop();
     frame = Number(event.target.value);
     schedule();
@@ -93,6 +104,7 @@ function drawDescent() {
   $text("run", playing ? "Pause" : descent && frame > 0 && frame < state.steps ? "Go on" : "Run");
   $("run").disabled = !state.compare.length;
   $("forget").disabled = !descent;
+  $("frame").disabled = !state.compare.length;
   const shown = descent ?? [];
   const lines = shown.map(({ name, ious }) => ({ name, ...looks(name), points: ious.map((y, x) => [x, y]) }));
   drawLines($("ious"), { lines, xRange: [0, state.steps], yRange: [0, 1], xTitle: "step", marked: descent ? frame : NaN });
@@ -104,11 +116,12 @@ function drawDescent() {
 
 function drawMoved(shown) {
   const moved = $("moved");
+  const scope = descent ? scene : view;
   moved.replaceChildren();
-  for (const which of ["target", "pred"]) element("rect", { class: which, ...asRect(placed(state[which], 800)) }, moved);
+  for (const which of ["target", "pred"]) element("rect", { class: which, ...asRect(placed(state[which], 800, scope)) }, moved);
   for (const { name, frames } of shown) {
     const { color, dashes } = looks(name);
-    const rect = element("rect", asRect(placed(at(frames, frame), 800)), moved);
+    const rect = element("rect", asRect(placed(at(frames, frame), 800, scope)), moved);
     set(rect, { "data-loss": name, style: `stroke:${color}`, "stroke-dasharray": dashes });
   }
   const by = state.compare.join(", ");
@@ -126,7 +139,7 @@ function drawDescentTable(shown) {
     head.append(swatch, ` ${name}`);
     row.append(head);
     const steps = GOALS.map(goal => ious.findIndex(iou => iou > goal)).map(step => (step < 0 ? "–" : String(step)));
-    const end = short(ious.at(-1)) + (broken ? " (left off)" : "");
+    const end = short(ious.at(-1)) + (broken ? " (flew away)" : "");
     for (const text of [short(at(ious, frame)), end, ...steps]) row.insertCell().textContent = text;
     return row;
   });

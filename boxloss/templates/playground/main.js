@@ -7,7 +7,7 @@ let noted = 0;
 const OF_NO_DESCENT = ["loss", "line", "show", "format"];
 
 function change(changes) {
-  Object.assign(state, changes);
+  Object.assign(state, limited(changes));
   if (Object.keys(changes).some(key => !OF_NO_DESCENT.includes(key))) forget();
   schedule();
 }
@@ -28,16 +28,22 @@ function draw() {
   drawLandscape();
   drawDescent();
   clearTimeout(noted);
-  noted = setTimeout(noteAddress, dragging ? 300 : 0); // browsers refuse too many in a row
+  noted = setTimeout(noteAddress, 300); // browsers refuse too many in a row
 }
 
 function noteAddress() {
   const hash = address();
-  if (hash !== location.hash && !(hash === "#" && !location.hash)) history.replaceState(null, "", hash);
+  if (hash === (location.hash || "#")) return;
+  try {
+    history.replaceState(null, "", hash);
+  } catch {
+    // a page inside another may have no address of its own
+  }
 }
 
-function say(text) {
-  $("notice").textContent = text;
+function say(text, of = "") {
+  $("notice").textContent = text.length > 300 ? `${text.slice(0, 300)}…` : text;
+  $("notice").dataset.of = of;
   $("notice").hidden = !text;
 }
 
@@ -49,16 +55,16 @@ function load() {
   fit();
 }
 
-// The clipboard may be refused to a page from a file; then what is to be copied is selected.
+// The clipboard may be refused; then the text is shown, to be copied by hand.
 async function copy(text, button) {
-  const before = button.textContent;
+  button.dataset.title ??= button.textContent;
   try {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
+    setTimeout(() => (button.textContent = button.dataset.title), 1500);
   } catch {
-    prompt("Copy this:", text);
+    say(text);
   }
-  setTimeout(() => (button.textContent = before), 1500);
 }
 
 makeStage();
@@ -74,14 +80,12 @@ for (const button of document.querySelectorAll("[data-preset]")) {
 }
 $("fit-boxes").addEventListener("click", () => fit());
 $("fit-image").addEventListener("click", () => fit(true));
-$("copy-link").addEventListener("click", event => {
-  noteAddress();
-  copy(location.href, event.target);
-});
+$("copy-link").addEventListener("click", event => copy(location.href.split("#")[0] + address(), event.target));
 $("copy-python").addEventListener("click", event => copy($("python").textContent, event.target));
 for (const key of ["line", "show"]) $(key).addEventListener("change", event => change({ [key]: event.target.value }));
 addEventListener("hashchange", load);
 addEventListener("resize", schedule);
 load();
 draw();
-window.playground = { state, change, draw, view: () => view, dragged: is => (dragging = is) }; // for the console, and tests
+// For the console, and tests.
+window.playground = { state, change, draw, view: () => view, scene: () => scene, dragged: is => (dragging = is) };

@@ -38,8 +38,8 @@ function makeBox(which) {
   const made = { group, hit: element("rect", { class: "hit" }, group), rect: element("rect", { class: "side" }, group) };
   made.label = element("text", { class: "label", "aria-hidden": "true" }, group);
   made.label.textContent = TITLES[which];
-  draggable(made.hit, () => [...state[which]], (start, dx, dy) => {
-    const by = [snapped(start[0] + dx) - start[0], snapped(start[1] + dy) - start[1]];
+  draggable(made.hit, () => [...state[which]], (start, ...moved) => {
+    const by = moved.map((length, axis) => (length ? snapped(start[axis] + length) - start[axis] : 0));
     change({ [which]: start.map((x, k) => rounded(x + by[k % 2])) });
   });
   made.corners = CORNERS.map(([, xPlace, yPlace]) => {
@@ -78,13 +78,16 @@ function draggable(handle, begin, move) {
     handle.closest("[tabindex]").focus({ preventScroll: true });
     handle.setPointerCapture(event.pointerId);
     const from = { x: event.clientX, y: event.clientY, of: begin() };
-    dragging = true;
-    const onMove = moved => move(from.of, (moved.clientX - from.x) * unit(), (moved.clientY - from.y) * unit());
+    const onMove = moved => {
+      const [x, y] = [moved.clientX - from.x, moved.clientY - from.y];
+      dragging ||= Math.hypot(x, y) >= 3; // a click is no drag, however unsteady the hand
+      if (dragging) move(from.of, x * unit(), y * unit());
+    };
     const onEnd = () => {
       handle.removeEventListener("pointermove", onMove);
       dragging = false;
       if (!inView()) fit();
-      change({});
+      schedule();
     };
     handle.addEventListener("pointermove", onMove);
     handle.addEventListener("lostpointercapture", onEnd, { once: true });
@@ -120,19 +123,23 @@ function inView() {
 
 // The view around both boxes, or around the image and the boxes, in the stage's proportions.
 function fit(whole = false) {
-  const [x1, y1, x2, y2] = bounds([state.pred, state.target, ...(whole ? [[0, 0, ...state.image]] : [])]);
-  const margin = whole ? 1.1 : 2.2;
-  const ratio = 4 / 3;
-  const least = Math.max(Math.abs(x1), Math.abs(x2), Math.abs(y1), Math.abs(y2), 1e-6) * 1e-6;
-  const h = Math.max((y2 - y1) * margin, ((x2 - x1) * margin) / ratio, least);
-  view = { x: (x1 + x2) / 2 - (h * ratio) / 2, y: (y1 + y2) / 2 - h / 2, w: h * ratio, h };
+  const boxes = [state.pred, state.target];
+  view = whole ? around(bounds([...boxes, [0, 0, ...state.image]]), 1.1) : around(bounds(boxes), 2.2);
   schedule();
+}
+
+// A view in the stage's proportions with so many times a rectangle in it.
+function around([x1, y1, x2, y2], times) {
+  const least = Math.max(Math.abs(x1), Math.abs(x2), Math.abs(y1), Math.abs(y2), 1e-6) * 1e-6;
+  const h = Math.max((y2 - y1) * times, (x2 - x1) * times * 0.75, least);
+  const w = h / 0.75;
+  return { x: (x1 + x2 - w) / 2, y: (y1 + y2 - h) / 2, w, h };
 }
 
 // -- drawing ------------------------------------------------------------------------------------------------------------
 
 // Numbers of the boxes as places in a picture of the view, so wide: SVG's own are single precision.
-const placed = (box, wide) => box.map((x, k) => ((x - (k % 2 ? view.y : view.x)) / view.w) * wide);
+const placed = (box, wide, of = view) => box.map((x, k) => ((x - (k % 2 ? of.y : of.x)) / of.w) * wide);
 const asRect = ([x1, y1, x2, y2]) => ({
   ...{ x: Math.min(x1, x2), width: Math.abs(x2 - x1) },
   ...{ y: Math.min(y1, y2), height: Math.abs(y2 - y1) },
@@ -149,10 +156,21 @@ function drawStage(g) {
   set(shapes.overlap, overlaps ? asRect(overlap) : { width: 0, height: 0 });
   drawBox("target", target, pred);
   drawBox("pred", pred, target);
+  const area = ([x1, y1, x2, y2]) => Math.abs((x2 - x1) * (y2 - y1));
+  putInFront(...(area(target) < area(pred) ? ["target", "pred"] : ["pred", "target"]));
   set(shapes.imageCorner, { transform: `translate(${image[2]},${image[3]})` });
   shapes.imageCorner.setAttribute("aria-label", `Image size ${state.image.map(plain).join(" × ")}`);
   drawArrows(g, pred);
 }
+
+// The smaller box, so that it can be grabbed inside the other. Who holds a box by pointer or keys is not disturbed.
+function putInFront(smaller, larger) {
+  const [front, back] = [shapes[smaller].group, shapes[larger].group];
+  const isBehind = front.compareDocumentPosition(back) & Node.DOCUMENT_POSITION_FOLLOWING;
+  if (isBehind && !dragging && !back.contains(document.activeElement)) stage.insertBefore(back, front);
+}
+
+const inverted = ([x1, y1, x2, y2]) => x2 < x1 || y2 < y1;
 
 function drawBox(which, box, other) {
   const { group, hit, rect, label, corners } = shapes[which];

@@ -15,28 +15,36 @@ const FORMATS = {
 };
 const LINES = { x: "x", y: "y", w: "width", h: "height" };
 const SHOWN = { value: "loss", slope: "slope" };
-const FURTHEST = 1e9;
 
 const byName = new Map(LOSSES.map(loss => [loss.name, loss]));
+const stateOf = name => (name === IMAGE ? "image" : `of.${name}`); // what a loss asks for, beside the page's own
+
+function comparedAtFirst() {
+  const names = LOSSES.map(loss => loss.name);
+  const known = names.filter(name => Object.hasOwn(COLORS, name));
+  return known.length && names.length > 8 ? known : names.slice(0, 8);
+}
+
 const start = {
   ...PRESETS.overlapping,
   image: [640, 480],
   format: "xyxy",
   loss: byName.has("giou") ? "giou" : LOSSES[0].name,
-  compare: LOSSES.map(loss => loss.name).filter(name => name in COLORS || LOSSES.length < 8).slice(0, 8),
+  compare: comparedAtFirst(),
   line: "x",
   show: "value",
   step: 0.03,
   momentum: 0,
   steps: 300,
   fall: true,
-  ...Object.fromEntries(Object.entries(NUMBERS).map(([name, number]) => [name, number.value])),
+  ...Object.fromEntries(Object.entries(NUMBERS).map(([name, asked]) => [stateOf(name), asked.value])),
 };
 const state = structuredClone(start);
 
 // Each entry: whether a text is a value of it, and which. undefined where it is none.
 const number = (low, high, whole = false) => text => {
-  const value = text.trim() === "" ? NaN : Number(text);
+  const plain = text.trim().replace("−", "-");
+  const value = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(plain) ? Number(plain) : NaN;
   return value >= low && value <= high && (!whole || Number.isInteger(value)) ? value : undefined;
 };
 const numbers = (count, low, high) => text => {
@@ -51,7 +59,7 @@ const READ = {
   format: one(Object.keys(FORMATS)),
   loss: one([...byName.keys()]),
   compare: text => {
-    const names = text === "" ? [] : text.split(" ");
+    const names = text.split(" ").filter(Boolean);
     return names.every(name => byName.has(name)) ? [...new Set(names)] : undefined;
   },
   line: one(Object.keys(LINES)),
@@ -60,13 +68,19 @@ const READ = {
   momentum: number(0, 0.9999),
   steps: number(1, 2000, true),
   fall: text => (text === "yes" ? true : text === "no" ? false : undefined),
-  ...Object.fromEntries(Object.entries(NUMBERS).map(([name, of]) => [name, number(of.low, of.high)])),
+  ...Object.fromEntries(Object.entries(NUMBERS).map(([name, { low, high }]) => [stateOf(name), number(low, high)])),
 };
 
 function written(value) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   return Array.isArray(value) ? value.join(typeof value[0] === "string" ? " " : ",") : String(value);
 }
+
+// What a change may be: no box or image leaves what an address can say.
+const within = (low, high) => x => Math.min(Math.max(x, low), high);
+const LIMITS = { pred: within(-FURTHEST, FURTHEST), target: within(-FURTHEST, FURTHEST), image: within(1e-9, FURTHEST) };
+const limited = changes =>
+  Object.fromEntries(Object.entries(changes).map(([key, value]) => [key, LIMITS[key] ? value.map(LIMITS[key]) : value]));
 
 // What differs from the start, as the address's part behind #.
 function address() {
@@ -97,7 +111,7 @@ function readAddress(hash) {
 
 // The value of a loss of any prediction with this target; its gradient by the prediction goes into g.
 function evaluator(loss, target) {
-  const told = loss.inputs.flatMap(name => state[name === "image_size" ? "image" : name]);
+  const told = loss.inputs.flatMap(name => state[stateOf(name)]);
   const x = Float64Array.of(0, 0, 0, 0, ...target, ...told);
   return (pred, g) => {
     x.set(pred);
@@ -123,5 +137,5 @@ function short(x, digits = 4) {
 }
 
 // Without the tail of digits that a rounded sum of coordinates leaves.
-const rounded = x => Number(x.toPrecision(12));
+const rounded = (x, digits = 12) => Number(x.toPrecision(digits));
 const plain = x => String(rounded(x));

@@ -1,7 +1,8 @@
 // The table of every loss, the chosen loss in words, and the boxes as numbers.
 
 const rows = new Map();
-let order = { key: "place", falling: false };
+const UNSORTED = { key: "place", falling: false };
+let order = UNSORTED;
 
 function makeTable() {
   const body = $("losses");
@@ -26,7 +27,8 @@ function makeTable() {
   });
   for (const head of document.querySelectorAll("#table th[data-key]")) {
     head.querySelector("button").addEventListener("click", () => {
-      order = { key: head.dataset.key, falling: order.key === head.dataset.key && !order.falling };
+      const again = order.key === head.dataset.key;
+      order = again && order.falling ? UNSORTED : { key: head.dataset.key, falling: again };
       schedule();
     });
   }
@@ -55,30 +57,32 @@ function drawTable() {
 
 function sortTable() {
   const sign = order.falling ? -1 : 1;
-  const by = { place: of => of.place, name: of => of.loss.name, value: of => of.number, norm: of => of.norm }[order.key];
+  const by = { place: of => of.place, compare: of => !of.box.checked, name: of => of.loss.name, value: of => of.number, norm: of => of.norm }[order.key];
   const sorted = [...rows.values()].sort((a, b) => {
     const [x, y] = [by(a), by(b)];
     if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a.place - b.place;
     return sign * ((x > y) - (x < y)) || a.place - b.place;
   });
   const body = $("losses");
+  const focused = document.activeElement;
   sorted.forEach(({ row }, k) => {
     if (body.rows[k] !== row) body.insertBefore(row, body.rows[k]);
   });
+  if (body.contains(focused)) focused.focus({ preventScroll: true }); // a row that moves loses it
   for (const head of document.querySelectorAll("#table th[data-key]")) {
     if (head.dataset.key === order.key) head.setAttribute("aria-sort", order.falling ? "descending" : "ascending");
     else head.removeAttribute("aria-sort");
   }
 }
 
-// The colors and dashes of the compared losses: those of the library's figures, and free ones for the others.
+// Color and dashes of each loss, the same whatever else is compared: those of the library's figures, and others in turn.
+const others = LOSSES.map(loss => loss.name).filter(name => !Object.hasOwn(COLORS, name));
 function looks(name) {
-  const others = state.compare.filter(other => !(other in COLORS));
+  const known = Object.keys(COLORS).indexOf(name);
+  if (known >= 0) return { color: COLORS[name], dashes: DASHES[known % DASHES.length] };
   const place = others.indexOf(name);
-  return {
-    color: place < 0 ? COLORS[name] : MORE_COLORS[place % MORE_COLORS.length],
-    dashes: DASHES[Math.max(0, state.compare.indexOf(name)) % DASHES.length],
-  };
+  const count = MORE_COLORS.length;
+  return { color: MORE_COLORS[place % count], dashes: DASHES[Math.floor(place / count) % DASHES.length] };
 }
 
 const $text = (id, text) => {
@@ -89,23 +93,30 @@ function drawChosen({ loss, value, g, norm: size }) {
   $text("chosen-name", loss.name);
   $text("chosen-summary", loss.summary);
   $text("chosen-formula", loss.definition);
+  $("chosen-formula").hidden = !loss.definition;
+  $text("chosen-explanation", loss.explanation);
+  $("chosen-detached").hidden = !loss.detached;
   $text("chosen-source", loss.source ? `Source: ${loss.source}.` : "");
   $text("chosen-settings", loss.settings ? `Here with ${loss.settings}.` : "");
   $text("chosen-warning", loss.warning ? `It is ${loss.warning}.` : "");
   $text("chosen-value", short(value, 6));
   FORMATS.xyxy.labels.forEach((name, k) => $text(`side-${name}`, `${name} ${short(g[k])}`));
   $text("python", python(loss));
+  const overlap = iouOf(state.target)(state.pred);
+  const empty = Object.keys(TITLES).filter(which => inverted(state[which]));
+  const warning = empty.map(which => ` ${TITLES[which]} inverted: it counts as empty.`).join("");
+  $text("readout", `${loss.name} ${short(value)} · |gradient| ${short(size)} · IoU ${short(overlap)}${warning && "."}${warning}`);
   clearTimeout(drawChosen.later);
-  drawChosen.later = setTimeout(() => $text("spoken", `${loss.name} ${short(value)}, gradient ${short(size)}`), 400);
+  drawChosen.later = setTimeout(() => $text("spoken", $("readout").textContent), 400);
 }
 
 // What gives the same number in Python.
 function python(loss) {
   const boxes = ["pred", "target"].map(which => `torch.tensor([${state[which].join(", ")}], dtype=torch.float64)`);
-  const told = loss.inputs.map(name => `${name}=${name === "image_size" ? `(${state.image.join(", ")})` : state[name]}`);
+  const told = loss.inputs.map(name => `${name}=${name === IMAGE ? `(${state.image.join(", ")})` : state[stateOf(name)]}`);
   const call = [loss.call, "pred, target"].join("(");
   const keywords = [loss.keywords, ...told].filter(Boolean).map(text => `, ${text}`).join("");
-  return `import torch, boxloss\n\npred = ${boxes[0]}\ntarget = ${boxes[1]}\nboxloss.${call}${keywords})`;
+  return `${loss.imports}\n\npred = ${boxes[0]}\ntarget = ${boxes[1]}\nboxloss.${call}${keywords})`;
 }
 
 // -- the boxes as numbers -------------------------------------------------------------------------------------------------
@@ -123,7 +134,7 @@ function makeNumbers() {
   for (const place of [0, 1]) {
     entered($(`image-${place}`), "image", text => state.image.with(place, text).join(","), place);
   }
-  for (const name of Object.keys(NUMBERS)) entered($(`number-${name}`), name);
+  for (const name of Object.keys(NUMBERS)) entered($(`number-${name}`), stateOf(name));
 }
 
 // A field whose text is an entry of the state, or with others makes one.
@@ -143,15 +154,17 @@ function enter(which, k, input) {
   const format = FORMATS[state.format];
   const numbers = format.of(state[which]);
   numbers[k] = value;
-  change({ [which]: format.box(numbers) });
+  const box = format.box(numbers);
+  change({ [which]: state.format === "xyxy" ? box : box.map(x => rounded(x, 15)) });
   fit();
 }
 
 function refused(input, isRefused) {
   input.setAttribute("aria-invalid", isRefused);
-  const expected = `expected a number from ${input.min} to ${input.max}`;
-  const got = input.value ? `“${input.value}” is not taken` : "nothing is not";
-  say(isRefused ? `${input.labels[0].textContent.trim()}: ${expected}; ${got}.` : "");
+  const expected = `expected a number ${input.dataset.expected}`;
+  const got = input.value ? `“${input.value}” is not taken` : "it is empty";
+  if (isRefused) say(`${input.getAttribute("aria-label")}: ${expected}; ${got}.`, input.id);
+  else if ($("notice").dataset.of === input.id) say("");
 }
 
 function drawNumbers() {
@@ -168,6 +181,6 @@ function drawNumbers() {
       input.value = plain(value);
     }
     input.dataset.shown = input.value;
-    input.setAttribute("aria-invalid", "false");
+    refused(input, false);
   }
 }
