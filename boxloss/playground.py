@@ -204,19 +204,21 @@ def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lamb
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out)
         raise ValueError(f"the playground: none of its losses can be traced; {reasons}")
     asked = numbers(on_page)
-    script = "\n".join(
-        [data(on_page, asked), *((TEMPLATES / "playground" / f"{name}.js").read_text() for name in SCRIPTS)]
-    )
+    scripts = [data(on_page, asked), *(_part(f"{name}.js") for name in SCRIPTS)]
     write_page(
         path,
         "playground.html.jinja",
-        script=script,
-        style=(TEMPLATES / "playground" / "style.css").read_text(),
+        script="\n".join(scripts),
+        style=_part("style.css"),
         left_out=left_out,
         presets={name: TITLES.get(name, name) for name in PRESETS},
         numbers=asked,
     )
     return left_out
+
+
+def _part(name: str) -> str:
+    return (TEMPLATES / "playground" / name).read_text(encoding="utf-8")
 
 
 def numbers(on_page: Iterable[Entry]) -> dict[str, dict[str, Any]]:

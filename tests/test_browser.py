@@ -154,7 +154,9 @@ def test_the_python_on_the_page_gives_its_number(opened):
         exec("\n".join(before), known)
         assert math.isclose(eval(last, known).item(), number(page.inner_text("#chosen-value")), rel_tol=6e-6), name
     page.click("#copy-python")
-    assert page.is_visible("#notice") or page.inner_text("#copy-python") == "Copied"
+    page.wait_for_function(
+        "document.querySelector('#copy-python').textContent === 'Copied' || !document.querySelector('#notice').hidden"
+    )
 
 
 def test_the_smaller_box_is_in_front(opened):
@@ -181,7 +183,7 @@ def test_a_click_on_the_landscape_moves_the_prediction(opened):
     pred, target = (state(page)[which] for which in ("pred", "target"))
     for k in (0, 1):
         assert pred[k] + pred[k + 2] == pytest.approx(target[k] + target[k + 2], abs=4)
-    assert page.inner_text("#landscape-high") == "1.00"
+    assert settled(page).inner_text("#landscape-high") == "1.00"
     assert "without gradient where it is hatched" in page.get_attribute("#landscape", "aria-label")
 
 
@@ -242,12 +244,12 @@ def test_by_touch(opened):
 def test_numbers_in_every_format(opened):
     page = opened()
     page.select_option("#format", "cxcywh")
-    assert [page.input_value(f"#pred-{k}") for k in range(4)] == ["210", "175", "140", "130"]
+    assert [settled(page).input_value(f"#pred-{k}") for k in range(4)] == ["210", "175", "140", "130"]
     page.fill("#pred-2", "40")
     page.press("#pred-2", "Enter")
     assert state(page)["pred"] == [190, 110, 230, 240]
     page.select_option("#format", "xywh")
-    assert [page.input_value(f"#pred-{k}") for k in range(4)] == ["190", "110", "40", "130"]
+    assert [settled(page).input_value(f"#pred-{k}") for k in range(4)] == ["190", "110", "40", "130"]
     page.fill("#target-0", "0.1")
     page.press("#target-0", "Tab")
     assert state(page)["target"] == [0.1, 160, 180.1, 320]
@@ -269,7 +271,7 @@ def test_sorting_and_choosing(opened):
     page.click("th[data-key=value] button")
     values = [number(value) for value, _ in table(page).values()]
     assert values == sorted(values, reverse=True)
-    assert page.get_attribute("th[data-key=value]", "aria-sort") == "descending"
+    assert settled(page).get_attribute("th[data-key=value]", "aria-sort") == "descending"
     page.click("#losses button:text-is('focal_eiou')")
     settled(page)
     assert "(I/U)^γ" in page.inner_text("#chosen-formula")
@@ -300,7 +302,7 @@ def test_descents_reach_the_target(opened):
     start = page.get_attribute("#moved .pred", "x")
     assert page.eval_on_selector_all("#moved [data-loss]", "of => of.map(o => o.getAttribute('x'))") == [start] * 4
     page.click("button[data-preset=tiny]")
-    assert page.is_hidden("#ious-table")
+    assert settled(page).is_hidden("#ious-table")
 
 
 def test_a_descent_is_torchs(opened):
@@ -388,9 +390,7 @@ def test_strange_boxes_draw(opened, boxes):
 def test_first_paint_and_drag_steps(opened):
     """The bars are 1 s and 16 ms; printed for the record, since times are not asserted."""
     page = opened()
-    paint = page.evaluate(
-        "performance.getEntriesByType('paint').find(of => of.name === 'first-contentful-paint').startTime"
-    )
+    paint = page.wait_for_function("performance.getEntriesByName('first-contentful-paint')[0]?.startTime").json_value()
     print(f"\nfirst paint {paint:.0f} ms")
     for which, loss in (("pred", "ciou"), ("target", "ciou"), ("target", "kld")):
         steps = page.evaluate(

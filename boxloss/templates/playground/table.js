@@ -114,9 +114,8 @@ function drawChosen({ loss, value, g, norm: size }) {
 function python(loss) {
   const boxes = ["pred", "target"].map(which => `torch.tensor([${state[which].join(", ")}], dtype=torch.float64)`);
   const told = loss.inputs.map(name => `${name}=${name === IMAGE ? `(${state.image.join(", ")})` : state[stateOf(name)]}`);
-  const call = [loss.call, "pred, target"].join("(");
   const keywords = [loss.keywords, ...told].filter(Boolean).map(text => `, ${text}`).join("");
-  return `${loss.imports}\n\npred = ${boxes[0]}\ntarget = ${boxes[1]}\nboxloss.${call}${keywords})`;
+  return `${loss.imports}\n\npred = ${boxes[0]}\ntarget = ${boxes[1]}\nboxloss.${loss.call}(pred, target${keywords})`;
 }
 
 // -- the boxes as numbers -------------------------------------------------------------------------------------------------
