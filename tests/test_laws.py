@@ -274,18 +274,20 @@ def test_broadcasting(variant):
     assert torch.equal(apply(variant, pred[:, None], target[None]), pairwise(variant[0], pred, target, **variant[1]))
 
 
-COMPILED = ("ciou", "mpdiou", "kld")
-"""With angles, a pair of numbers as a parameter, and logarithms, the longest; each takes seconds."""
+def quick(variants, *names):
+    """Of these losses, with default parameters, in the quick suite; of the others in the slow one."""
+    return pytest.mark.parametrize(
+        "variant",
+        [
+            variant if variant in DEFAULTS and variant[0] in names else pytest.param(variant, marks=pytest.mark.slow)
+            for variant in variants
+        ],
+        ids=label,
+    )
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        variant if variant in DEFAULTS and variant[0] in COMPILED else pytest.param(variant, marks=pytest.mark.slow)
-        for variant in TRACED
-    ],
-    ids=label,
-)
+# With angles, a pair of numbers as a parameter, and logarithms, the longest; each takes seconds.
+@quick(TRACED, "ciou", "mpdiou", "kld")
 def test_compiles_whole(variant):
     """aot_eager traces as every compiler does, fusing nothing, so the results have to be the same to the bit."""
     torch._dynamo.reset()
@@ -324,7 +326,7 @@ def test_compiles_with_inductor(variant, capsys):
     torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-5)
 
 
-@every_default
+@quick(DEFAULTS, "smooth_l1", "giou", "ciou", "mpdiou", "focal_eiou", "wiou", "nwd", "kld")
 def test_exports(variant):
     class Forward(torch.nn.Module):
         def forward(self, pred, target):

@@ -1,7 +1,7 @@
 // The stage: both boxes to be moved and resized by pointer, finger or keys, and the chosen loss's pull on the sides.
 
 const stage = $("stage");
-const CORNERS = [["x1 y1", 0, 1], ["x2 y1", 2, 1], ["x2 y2", 2, 3], ["x1 y2", 0, 3]];
+const CORNERS = [[0, 1], [2, 1], [2, 3], [0, 3]]; // the places of x and y in a box
 const TITLES = { target: "Target", pred: "Prediction" };
 let view = { x: 0, y: 0, w: 640, h: 480 };
 
@@ -30,7 +30,7 @@ function makeStage() {
     const size = [start[0] + dx, start[1] + dy].map(snapped);
     if (Math.min(...size) > 0) change({ image: size });
   });
-  nudged(corner, (dx, dy) => change({ image: [Math.max(1, state.image[0] + dx), Math.max(1, state.image[1] + dy)] }));
+  nudged(corner, (dx, dy) => change({ image: [rounded(state.image[0] + dx), rounded(state.image[1] + dy)] }));
 }
 
 function makeBox(which) {
@@ -42,7 +42,7 @@ function makeBox(which) {
     const by = moved.map((length, axis) => (length ? snapped(start[axis] + length) - start[axis] : 0));
     change({ [which]: start.map((x, k) => rounded(x + by[k % 2])) });
   });
-  made.corners = CORNERS.map(([, xPlace, yPlace]) => {
+  made.corners = CORNERS.map(([xPlace, yPlace]) => {
     const hit = element("circle", { class: "hit corner", r: 14 }, group);
     const dot = element("circle", { class: "dot", r: 5 }, group);
     draggable(hit, () => [...state[which]], (start, dx, dy) => change({ [which]: resized(start, xPlace, yPlace, dx, dy) }));
