@@ -97,18 +97,19 @@ function lineOf(name, pred, target) {
   };
 }
 
-const POINTS = 160;
+const POINTS = 160; // of a line; while a box is dragged fewer, if there are many lines
 
 function drawAlong() {
   const line = lineOf(state.line, state.pred, state.target);
   const g = new Float64Array(4);
   const [low, high] = line.range;
+  const count = dragging ? Math.max(40, Math.min(POINTS, Math.floor(960 / state.compare.length))) : POINTS;
   const made = state.compare.map(name => {
     const loss = byName.get(name);
     const value = evaluator(loss, state.target);
     const points = [];
-    for (let k = 0; k <= POINTS; k++) {
-      const x = low + ((high - low) * k) / POINTS;
+    for (let k = 0; k <= count; k++) {
+      const x = low + ((high - low) * k) / count;
       const y = value(line.at(x), g);
       points.push([x, state.show === "value" ? y : line.slope(g)]);
     }
