@@ -6,22 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from .native import fingerprint
-from .trace import REAL, TRUTH, WHOLE, Constant, Operand, Place, Program, Step
+from .trace import REAL, SIGNS, TRUTH, WHOLE, Constant, Operand, Place, Program, Step
 
-_SIGNS = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "and": "&",
-    "or": "|",
-    "lt": "<",
-    "gt": ">",
-    "le": "<=",
-    "ge": ">=",
-    "eq": "==",
-    "ne": "!=",
-}
 _TYPES = {REAL: "R", WHOLE: "W", TRUTH: "T"}
 _LETTERS = {REAL: "r", WHOLE: "w", TRUTH: "t"}
 
@@ -62,8 +48,8 @@ def _expression(step: Step, texts: list[str]) -> str:
         return f"{texts[0]} ? {texts[1]} : {texts[2]}"
     if step.name == "neg":
         return f"-{texts[0]}"
-    if step.name in _SIGNS:
-        return f"{texts[0]} {_SIGNS[step.name]} {texts[1]}"
+    if step.name in SIGNS:
+        return f"{texts[0]} {SIGNS[step.name]} {texts[1]}"
     whole = "whole_" if step.kind == WHOLE and step.name in ("maximum", "minimum") else ""
     return f"OP({whole}{step.name})({', '.join(texts)})"
 

@@ -10,7 +10,7 @@ import math
 import string
 from collections.abc import Callable
 
-from .trace import WHOLE, Constant, NoRuleError, Operand, Program, Step
+from .trace import SIGNS, WHOLE, Constant, NoRuleError, Operand, Program, Step
 
 _CALLS = {
     **{name: f"Math.{name}" for name in ("abs", "atan2", "exp", "expm1", "hypot", "log", "log1p", "pow")},
@@ -26,20 +26,6 @@ RUNTIME = "\n".join(
 )
 """The operations that are not JavaScript's own signs; what programs need beside them."""
 
-_SIGNS = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "and": "&",
-    "or": "|",
-    "lt": "<",
-    "gt": ">",
-    "le": "<=",
-    "ge": ">=",
-    "eq": "==",
-    "ne": "!=",
-}
 _FIRST = string.ascii_letters
 _LATER = string.ascii_letters + string.digits
 _KEYWORDS = {"do", "for", "if", "in", "let", "new", "try", "var"}
@@ -88,9 +74,9 @@ def _expression(program: Program, step: Step, text: Callable[[Operand, bool], st
         return "{}?{}:{}".format(*operands)
     if step.name == "neg":
         return f"-{operands[0]}"
-    if step.name in _SIGNS:
+    if step.name in SIGNS:
         # a - -1 needs its blank
-        return f"{operands[0]}{_SIGNS[step.name]}{operands[1]}".replace("--", "- -")
+        return f"{operands[0]}{SIGNS[step.name]}{operands[1]}".replace("--", "- -")
     if step.name in _CALLS:
         return f"${step.name}({','.join(operands)})"
     raise NoRuleError(f"no rule in JavaScript for {step.name}")

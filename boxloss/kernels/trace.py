@@ -21,6 +21,23 @@ REAL, WHOLE, TRUTH = "real", "whole", "truth"
 """What a number is: a float, an integer as wide, a truth value."""
 
 
+SIGNS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "and": "&",
+    "or": "|",
+    "lt": "<",
+    "gt": ">",
+    "le": "<=",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
+}
+"""Operations of two numbers that C and JavaScript write alike."""
+
+
 class NoRuleError(NotImplementedError):
     """A formula has an operation that is not in the table."""
 

@@ -7,7 +7,7 @@ let playing = 0; // the animation's request, while one runs
 const GOALS = [0.5, 0.75, 0.95];
 const SECONDS = 4;
 
-// A step counts in sides of the target, so that boxes in any unit move alike.
+// A step counts in sides of the target, so that a loss without unit moves boxes of any size alike.
 function path(name) {
   const { pred, target, step, momentum, steps, fall } = state;
   const loss = byName.get(name);

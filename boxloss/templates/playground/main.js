@@ -42,7 +42,7 @@ function noteAddress() {
 }
 
 function say(text, of = "") {
-  $("notice").textContent = text.length > 300 ? `${text.slice(0, 300)}…` : text;
+  $("notice").textContent = text;
   $("notice").dataset.of = of;
   $("notice").hidden = !text;
 }
@@ -50,7 +50,8 @@ function say(text, of = "") {
 function load() {
   const refused = readAddress(location.hash);
   const what = "Of this page’s address these could not be read, and are left at their defaults";
-  say(refused.length ? `${what}: ${refused.join(", ")}.` : "");
+  const listed = refused.join(", ");
+  say(listed && `${what}: ${listed.length > 200 ? `${listed.slice(0, 200)}…` : `${listed}.`}`);
   forget();
   fit();
 }

@@ -109,12 +109,15 @@ function nudged(group, move) {
 
 // -- what is in view ----------------------------------------------------------------------------------------------------
 
-const bounds = boxes => [
-  Math.min(...boxes.flatMap(([x1, , x2]) => [x1, x2])),
-  Math.min(...boxes.flatMap(([, y1, , y2]) => [y1, y2])),
-  Math.max(...boxes.flatMap(([x1, , x2]) => [x1, x2])),
-  Math.max(...boxes.flatMap(([, y1, , y2]) => [y1, y2])),
-];
+// Around all boxes, of which a descent has more than a call can have arguments.
+const bounds = boxes =>
+  boxes.reduce(
+    ([left, top, right, bottom], [x1, y1, x2, y2]) => [
+      ...[Math.min(left, x1, x2), Math.min(top, y1, y2)],
+      ...[Math.max(right, x1, x2), Math.max(bottom, y1, y2)],
+    ],
+    [Infinity, Infinity, -Infinity, -Infinity],
+  );
 
 function inView() {
   const [x1, y1, x2, y2] = bounds([state.pred, state.target]);
