@@ -105,8 +105,12 @@ def compare_command(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", help="folder of the study (default: runs/compare-, and the name of the configuration)")
     data = parser.add_argument_group("The data of train, in short")
-    data.add_argument("--data", help="shapes, or a folder with train.json, val.json and images")
-    data.add_argument("--coco", help="a folder laid out as COCO 2017")
+    data.add_argument("--data", help="shapes, or a data set in COCO's, YOLO's or Pascal VOC's format")
+    data.add_argument("--coco", help="the same as --data")
+    data.add_argument("--format", help="of the data set: coco, yolo or voc (default: recognised)")
+    data.add_argument("--val_share", type=float, help="share of the images for validation, of a data set not divided")
+    data.add_argument("--voc_origin", type=int, help="1 for the VOC challenge's own files")
+    data.add_argument("--skip_bad_boxes", type=bool, help="leave bad boxes out, with a warning")
     data.add_argument("--images", type=int, help="how many training images")
     data.add_argument("--categories", help="names, such as person,car")
     for name in PATHS[1:]:
@@ -151,11 +155,13 @@ def _replace_reference(parsed: Any, arguments: Sequence[str]) -> None:
 
 def _with_data(config: StudyConfig, parsed: Any) -> StudyConfig:
     """With the data of the short options."""
-    from .training import PATHS
+    from .training import PATHS, READING
 
     if parsed.coco and parsed.data:
         raise ValueError(f"--data {parsed.data} and --coco {parsed.coco}: expected one of the two")
-    changes = {name: getattr(parsed, name) for name in PATHS if getattr(parsed, name)}
+    changes = {
+        name: value for name in (*PATHS, *READING, "skip_bad_boxes") if (value := getattr(parsed, name)) is not None
+    }
     if parsed.coco:
         changes["data"] = parsed.coco
     subset = {"images": parsed.images, "categories": parsed.categories and _names(parsed.categories)}
@@ -202,18 +208,62 @@ def simulate_command(arguments: Sequence[str]) -> None:
 
 def evaluate_command(arguments: Sequence[str]) -> None:
     from . import training
+    from .data import PARTS
 
     parser = argparse.ArgumentParser(prog="boxloss evaluate", description=COMMANDS["evaluate"][1])
     parser.add_argument("run", type=Path, help="folder of a run; or, with --annotations, a file of COCO results")
-    parser.add_argument("--annotations", type=Path, help="COCO annotation file that the results are judged by")
+    parser.add_argument("--annotations", type=Path, help="what the results are judged by: a COCO file, or any data set")
+    parser.add_argument("--part", choices=PARTS, default="val", help="of the annotations (default: %(default)s)")
+    _add_reading(parser)
     parser.add_argument("--evaluator", choices=training.EVALUATORS, default=training.EVALUATORS[0])
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     chosen = parser.parse_args(arguments)
     if chosen.annotations:
-        figures = training.evaluate_detections(chosen.run, chosen.annotations, evaluator=chosen.evaluator)
+        figures = training.evaluate_detections(
+            chosen.run, chosen.annotations, evaluator=chosen.evaluator, part=chosen.part, **_reading(chosen)
+        )
     else:
         figures = training.evaluate_run(chosen.run, evaluator=chosen.evaluator)
     print(json.dumps(figures, indent=2) if chosen.json else training.figures_text(figures))
+
+
+def convert_command(arguments: Sequence[str]) -> None:
+    from . import data
+
+    parser = argparse.ArgumentParser(prog="boxloss convert", description=COMMANDS["convert"][1])
+    parser.add_argument("source", type=Path, help="a folder or file in COCO's, YOLO's or Pascal VOC's format")
+    parser.add_argument("destination", type=Path, help="a folder, or for one part a file that ends in .json")
+    parser.add_argument("--part", choices=data.PARTS, help="one part alone")
+    parser.add_argument(
+        "--val-share", type=float, help="divide a data set that is not: share of the images for validation"
+    )
+    _add_reading(parser)
+    chosen = parser.parse_args(arguments)
+    written = data.convert(
+        chosen.source,
+        chosen.destination,
+        part=chosen.part,
+        val_share=chosen.val_share,
+        **_reading(chosen),
+    )
+    for path, found in written.items():
+        coco = found.coco
+        counts = f"{len(coco['images']):,} images, {len(coco['annotations']):,} boxes"
+        print(f"{path}: {counts}, {len(coco['categories']):,} categories, from {found.about}")
+        print(f"  pictures: {found.pictures}")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """Options that say how a data set is read."""
+    from .data import FORMATS
+
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the data set (default: recognised)")
+    parser.add_argument("--voc-origin", type=int, choices=(0, 1), default=0, help="1 for the VOC challenge's own files")
+    parser.add_argument("--skip-bad-boxes", action="store_true", help="leave bad boxes out, with a warning")
+
+
+def _reading(chosen: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(chosen, name) for name in ("format", "voc_origin", "skip_bad_boxes")}
 
 
 def advise_command(arguments: Sequence[str]) -> None:
@@ -295,7 +345,7 @@ def doctor_command(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "losses": (losses_command, "the table of every loss"),
-    "train": (train_command, "train the detector with a loss, on COCO-format data"),
+    "train": (train_command, "train the detector with a loss, on your data"),
     "compare": (compare_command, "train with several losses and seeds, and say what can be concluded"),
     "simulate": (simulate_command, "let boxes descend losses, without images: the DIoU paper's experiment"),
     "advise": (advise_command, "which loss? questions, answered with figures made on the spot"),
@@ -303,6 +353,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "playground": (playground_command, "a page: drag two boxes, see every loss, its gradient and its descent"),
     "doctor": (doctor_command, "what is installed, and what computes each loss"),
     "evaluate": (evaluate_command, "COCO's figures of a run, or of any detections"),
+    "convert": (convert_command, "write a data set in YOLO's or Pascal VOC's format as COCO"),
 }
 
 

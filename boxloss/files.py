@@ -70,6 +70,8 @@ def read_json(path: Path, what: str) -> Any:
         raise FileNotFoundError(f"no {what} {path}") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deep to be read") from None
 
 
 def read_if_whole(path: Path) -> Any:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .colors import LOSS_COLORS, MORE_COLORS
 from .extras import needs
 from .files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TRUE, PREDICTED = "#2ca02c", "#d62728"
 _TERMS = ("xy", "wh", "box", "objectness", "classification")
 
 
 class Scene(NamedTuple):
-    """An image file with boxes: x, y, width, height in its pixels."""
+    """A picture with boxes: x, y, width, height in its pixels."""
 
-    image: Path
+    image: Image.Image
     title: str
     true: Sequence[Sequence[float]]
     predicted: Sequence[tuple[Sequence[float], str]]
@@ -53,15 +56,13 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, predicted: str, *, columns:
     """A sheet of images with their true and predicted boxes; ``predicted`` says which those are."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
-    from PIL import Image
 
     rows = -(-len(scenes) // columns)
     figure, axes = _subplots(rows, columns, (3.2 * columns, 2.7 * rows + 0.4))
     for axis in axes.flat:
         axis.axis("off")
     for axis, scene in zip(axes.flat, scenes, strict=False):
-        with Image.open(scene.image) as image:
-            axis.imshow(image.convert("RGB"))
+        axis.imshow(scene.image)
         axis.set_title(scene.title, fontsize=8, parse_math=False)
         for x, y, w, h in scene.true:
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.6))

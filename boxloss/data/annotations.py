@@ -1,57 +1,165 @@
-"""COCO annotation files: read, checked before anything trains on them, cut to a subset, written back."""
+"""A checked data set, what the file it came from calls its images and categories, and subsets of it."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 import random
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import nearest
-from ..files import read_json, write_json
+from ..files import write_json
+from .values import Id, Ids, is_id, number, shown
 
-SKIP = "--skip-bad-boxes leaves such boxes out"
-_LEAST = 1e-3  # pixels of a side
-_SLACK = 1.0  # pixels: COCO's own boxes end up to that far outside their image
-_KEYS = ("images", "annotations", "categories")
+
+class OwnIds(NamedTuple):
+    """What a file itself calls its images and categories, in the order of our numbers."""
+
+    image_ids: list[Id]
+    category_ids: list[Id]
+    """By class."""
+    left_out: list[Id]
+    """Root categories, which no box has: what was detected of them counts for nothing."""
+
+    @property
+    def are_numbers(self) -> bool:
+        """The file counts as we do."""
+        return not self.left_out and all(ids == list(range(1, len(ids) + 1)) for ids in self[:2])
+
+
+def ids_beside(path: Path) -> Path:
+    """Where the ids of the file that a copy was made of are kept, beside the copy."""
+    return path.with_name(f"{path.stem}_ids.json")
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """A checked COCO data set."""
+    """A checked data set, or a part of one.
+
+    Images, categories and annotations are numbered 1 … N: images by file name, categories as their file orders them.
+    What the file itself calls them appears in messages, and in results that are read or written for others.
+    """
 
     path: Path
-    """The file it came from, for messages."""
+    """The file or folder it came from, for messages."""
     coco: dict[str, Any]
-    """As in the file: ``images``, ``annotations``, ``categories`` and whatever else; area and iscrowd are filled in."""
+    """As a COCO file: ``images``, ``annotations``, ``categories``, with the fields that count and no other."""
+    own: OwnIds
+    """The file's own ids."""
+    pictures: Path | None = None
+    """The folder that ``file_name`` counts from, if it is known."""
+    about: str = "COCO"
+    """The format that was recognised."""
 
     @property
     def categories(self) -> list[str]:
-        """Names by class: class 0 is the category of the lowest id."""
-        return [category["name"] for category in self._by_id()]
+        """Names by class."""
+        return [category["name"] for category in self.coco["categories"]]
 
     @property
     def category_ids(self) -> list[int]:
-        """Ids by class."""
-        return [category["id"] for category in self._by_id()]
-
-    def _by_id(self) -> list[dict[str, Any]]:
-        return sorted(self.coco["categories"], key=lambda category: int(category["id"]))
+        """Our numbers by class: 1 … C."""
+        return [category["id"] for category in self.coco["categories"]]
 
     def by_image(self) -> dict[int, list[dict[str, Any]]]:
-        """The boxes of each image, by its id; none for any other."""
+        """The boxes of each image, by its number; none for any other."""
         found: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for box in self.coco["annotations"]:
             found[box["image_id"]].append(box)
         return found
 
+    def part(self, wanted: Callable[[dict[str, Any]], bool]) -> Annotations:
+        """The images that are wanted, numbered anew."""
+        places = [k for k, image in enumerate(self.coco["images"]) if wanted(image)]
+        numbers = {self.coco["images"][place]["id"]: k for k, place in enumerate(places, 1)}
+        boxes = [box for box in self.coco["annotations"] if box["image_id"] in numbers]
+        coco = self.coco | {
+            "images": [self.coco["images"][place] | {"id": k} for k, place in enumerate(places, 1)],
+            "annotations": [box | {"id": k, "image_id": numbers[box["image_id"]]} for k, box in enumerate(boxes, 1)],
+        }
+        return replace(
+            self, coco=coco, own=self.own._replace(image_ids=[self.own.image_ids[place] for place in places])
+        )
+
     def write(self, path: Path) -> None:
-        """As a COCO file."""
+        """As a COCO file, with our numbers; the own ids beside it, if they are others."""
+        if not self.own.are_numbers:
+            write_json(ids_beside(path), self.own._asdict())
         write_json(path, self.coco)
+
+    def with_own_ids(self, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """COCO results with the file's own ids in place of our numbers, for whoever has the file."""
+        images, categories, _ = self.own
+        return [
+            box | {"image_id": images[box["image_id"] - 1], "category_id": categories[box["category_id"] - 1]}
+            for box in found
+        ]
+
+    def with_numbers(self, found: Any) -> list[dict[str, Any]]:
+        """COCO results as others write them, with our numbers in place of the file's own ids.
+
+        Raises:
+            ValueError: something that is not a COCO result, or of an image or a category that the file does not have.
+        """
+        if not isinstance(found, list):
+            raise ValueError(f"expected COCO results, a list of detections, got {type(found).__name__}")
+        places = {"image_id": Ids(self.own.image_ids), "category_id": Ids(self.own.category_ids)}
+        roots = Ids(self.own.left_out)
+        numbered = []
+        for place, box in enumerate(found):
+            if not isinstance(box, dict) or not {"image_id", "category_id", "bbox", "score"} <= box.keys():
+                raise ValueError(f"detection {place}: expected image_id, category_id, bbox and score, got {shown(box)}")
+            key = box["category_id"]
+            if not is_id(key) or roots.place(key) is None or places["category_id"].place(key) is not None:
+                numbered.append(self._numbered(place, box, places))
+        return numbered
+
+    def _numbered(self, place: int, box: dict[str, Any], places: dict[str, Ids]) -> dict[str, Any]:
+        numbers: dict[str, Any] = {}
+        for name, ids in places.items():
+            known = ids.place(box[name]) if is_id(box[name]) else None
+            if known is None:
+                kind = name.removesuffix("_id")
+                raise ValueError(f"detection {place}: {self.path} has no {kind} with the id {shown(box[name])}")
+            numbers[name] = known + 1
+        bbox = [_plain(n) for n in box["bbox"]] if isinstance(box["bbox"], list) else box["bbox"]
+        return numbers | {"bbox": bbox, "score": _plain(box["score"])}
+
+
+def _plain(value: Any) -> Any:
+    """The number that a value plainly is; anything else stays, for the evaluation to refuse."""
+    found = number(value) if isinstance(value, str) else None
+    return value if found is None else found
+
+
+def divided(annotations: Annotations, part: str, share: float) -> Annotations:
+    """The training or the validation part of a data set that is not divided.
+
+    Which part an image belongs to depends on its file name alone, so more images move none of them.
+
+    Args:
+        annotations: all of it.
+        part: ``"train"`` or ``"val"``.
+        share: of the images, about, for validation.
+
+    Raises:
+        ValueError: no image would be left in the part.
+    """
+
+    def is_val(image: dict[str, Any]) -> bool:
+        digest = hashlib.sha256(image["file_name"].encode(errors="surrogatepass")).digest()
+        return int.from_bytes(digest[:8], "big") < share * 2**64
+
+    found = annotations.part(lambda image: is_val(image) == (part == "val"))
+    if not found.coco["images"]:
+        raise ValueError(
+            f"val_share {share:g} of the {len(annotations.coco['images'])} images of {annotations.path}"
+            f" leaves none for {part}; expected another share, or more images"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -69,31 +177,20 @@ class CocoSubset:
     seed: int = 0
 
     def of(self, annotations: Annotations) -> Annotations:
-        """The subset, with images, annotations and categories in the order of the file.
+        """The subset, its images, annotations and categories numbered anew, in the order they had.
 
         Raises:
             ValueError: an unknown category, no image left, or fewer than asked for.
         """
-        coco = annotations.coco
-        categories, boxes = coco["categories"], coco["annotations"]
-        eligible = {image["id"] for image in coco["images"]}
+        eligible = {image["id"] for image in annotations.coco["images"]}
         if self.categories is not None:
-            categories = self._named(annotations)
-            ids = {category["id"] for category in categories}
-            boxes = [box for box in boxes if box["category_id"] in ids]
-            eligible = {box["image_id"] for box in boxes if not box["iscrowd"]}
+            annotations = self._of_categories(annotations)
+            eligible = {box["image_id"] for box in annotations.coco["annotations"] if not box["iscrowd"]}
         chosen = set(self._drawn(sorted(eligible), annotations.path))
-        return Annotations(
-            annotations.path,
-            coco
-            | {
-                "images": [image for image in coco["images"] if image["id"] in chosen],
-                "annotations": [box for box in boxes if box["image_id"] in chosen],
-                "categories": categories,
-            },
-        )
+        return annotations.part(lambda image: image["id"] in chosen)
 
-    def _named(self, annotations: Annotations) -> list[dict[str, Any]]:
+    def _of_categories(self, annotations: Annotations) -> Annotations:
+        """With these categories and their boxes only, numbered anew."""
         known = annotations.categories
         for name in self.categories or ():
             if name not in known:
@@ -101,7 +198,15 @@ class CocoSubset:
                 raise ValueError(
                     f"categories: {annotations.path} has no category {name!r}; {hint} It has: {', '.join(known)}"
                 )
-        return [category for category in annotations.coco["categories"] if category["name"] in (self.categories or ())]
+        kept = [k for k, name in enumerate(known) if name in (self.categories or ())]
+        numbers = {place + 1: k for k, place in enumerate(kept, 1)}
+        boxes = [box for box in annotations.coco["annotations"] if box["category_id"] in numbers]
+        coco = annotations.coco | {
+            "categories": [{"id": k, "name": known[place]} for k, place in enumerate(kept, 1)],
+            "annotations": [box | {"category_id": numbers[box["category_id"]]} for box in boxes],
+        }
+        own = annotations.own._replace(category_ids=[annotations.own.category_ids[place] for place in kept])
+        return replace(annotations, coco=coco, own=own)
 
     def _drawn(self, ids: list[int], path: Path) -> list[int]:
         of = f" with a box of {', '.join(self.categories)}" if self.categories is not None else ""
@@ -110,113 +215,3 @@ class CocoSubset:
                 f"images: {path} has {len(ids)} images{of}; asked for: {'all' if self.images is None else self.images}"
             )
         return ids if self.images is None else random.Random(self.seed).sample(ids, len(ids))[: self.images]
-
-
-def read_annotations(path: Path, *, skip_bad_boxes: bool = False) -> Annotations:
-    """A COCO annotation file, checked.
-
-    Args:
-        path: the file.
-        skip_bad_boxes: leave out boxes that are not finite, have no area or lie outside their image, with a warning
-            that counts them. (An unknown image or category, or a bad id, is always an error.)
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON, not COCO, or a bad annotation: the message names file, annotation id and reason.
-    """
-    coco = read_json(path, "annotation file")
-    if not isinstance(coco, dict) or any(not isinstance(coco.get(key), list) for key in _KEYS):
-        raise ValueError(f"{path} is not a COCO file: expected an object with the lists {', '.join(_KEYS)}")
-    try:
-        boxes = list(_check(coco))
-    except _FaultError as fault:
-        raise ValueError(f"{path}: {fault}") from None
-    bad = [(box, reason) for box, reason in boxes if reason]
-    if bad:
-        text = f"{path}: annotation {bad[0][0]['id']}: {bad[0][1]}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
-        if not skip_bad_boxes:
-            raise ValueError(f"{text}; {SKIP}")
-        warnings.warn(f"left out {len(bad)} bad box{'es' if bad[1:] else ''}: {text}", stacklevel=2)
-    kept = [_filled(box) for box, reason in boxes if not reason]
-    return Annotations(path, coco | {"annotations": kept})
-
-
-class _FaultError(Exception):
-    """What is wrong with a file as a whole."""
-
-
-def _check(coco: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every annotation with what is wrong with its box, which may be nothing."""
-    images = _index("image", coco["images"], {"file_name": str, "width": int, "height": int})
-    categories = _index("category", coco["categories"], {"name": str})
-    if not categories:
-        raise _FaultError("expected at least one category")
-    names = [category["name"] for category in categories.values()]
-    if len(set(names)) < len(names):
-        raise _FaultError(f"two categories have the same name: {', '.join(sorted(names))}")
-    for image in images.values():
-        if image["width"] < 1 or image["height"] < 1:
-            raise _FaultError(f"image {image['id']}: expected a positive width and height")
-    for box in _index("annotation", coco["annotations"], {"image_id": int, "category_id": int}).values():
-        # pycocotools takes id 0 for "matched with nothing".
-        if box["id"] == 0:
-            raise _FaultError("annotation 0: expected another id; the COCO evaluation takes 0 for no match")
-        if box["image_id"] not in images:
-            raise _FaultError(f"annotation {box['id']}: no image has the id {box['image_id']}")
-        if box["category_id"] not in categories:
-            known = ", ".join(f"{c['id']} ({c['name']})" for c in categories.values())
-            raise _FaultError(f"annotation {box['id']}: no category has the id {box['category_id']}; there are {known}")
-        if box.get("iscrowd", 0) not in (0, 1) or not isinstance(box.get("iscrowd", 0), int):
-            raise _FaultError(f"annotation {box['id']}: expected iscrowd 0 or 1, got {box['iscrowd']!r}")
-        if not _number(box.get("area", 0)) or box.get("area", 0) < 0:
-            raise _FaultError(f"annotation {box['id']}: expected a finite area >= 0, got {box['area']!r}")
-        yield box, _box_fault(box.get("bbox"), images[box["image_id"]])
-
-
-def _index(kind: str, records: list[Any], fields: dict[str, type]) -> dict[int, dict[str, Any]]:
-    """Records by id, which is theirs alone, with the fields they need."""
-    found: dict[int, dict[str, Any]] = {}
-    for place, record in enumerate(records):
-        if not isinstance(record, dict) or not _is(record.get("id"), int):
-            raise _FaultError(f"{kind} number {place}: expected an object with an integer id")
-        for name, wanted in fields.items():
-            if not _is(record.get(name), wanted):
-                raise _FaultError(
-                    f"{kind} {record['id']}: expected {name} of type {wanted.__name__}, got {record.get(name)!r}"
-                )
-        if record["id"] in found:
-            raise _FaultError(f"{kind} {record['id']}: the id is there twice")
-        found[record["id"]] = record
-    return found
-
-
-def _is(value: Any, wanted: type) -> bool:
-    return isinstance(value, wanted) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> bool:
-    """A finite one; whole numbers of any length are JSON too."""
-    try:
-        return (_is(value, int) or _is(value, float)) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _box_fault(box: Any, image: dict[str, Any]) -> str:
-    if not isinstance(box, list) or len(box) != 4 or not all(_is(n, int) or _is(n, float) for n in box):
-        return f"expected bbox [x, y, width, height], got {box!r}"
-    if not all(map(_number, box)):
-        return f"bbox {box} is not finite"
-    x, y, width, height = box
-    if width <= 0 or height <= 0:
-        return f"bbox {box} has no area: expected a positive width and height"
-    low, right, bottom = -_SLACK, image["width"] + _SLACK, image["height"] + _SLACK
-    # A box of less than a thousandth of a pixel, or of which no more is inside, has no area either.
-    inside = min(x + width, image["width"]) - max(x, 0), min(y + height, image["height"]) - max(y, 0)
-    if x < low or y < low or x + width > right or y + height > bottom or min(inside) < _LEAST:
-        return f"bbox {box} lies outside its image {image['file_name']} of {image['width']} × {image['height']} pixels"
-    return ""
-
-
-def _filled(box: dict[str, Any]) -> dict[str, Any]:
-    return {"area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0} | box

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 from ..boxes import convert
 from ..yolo import Truths
 from .annotations import Annotations
+from .pictures import Pictures, on_threads
 
 GRAY = 114
 """Of the bars of a letterboxed image."""
@@ -101,16 +101,15 @@ class CocoImages(Dataset[Sample]):
         self.folder = folder
         self.size = size
         self.records: list[dict[str, Any]] = annotations.coco["images"]
-        self._check_there()
+        self.pictures = Pictures(self.records, folder, annotations.path)
         self.letterboxes = [Letterbox.fit(r["width"], r["height"], size) for r in self.records]
         self._boxes = self._placed()
         fits = len(self.records) * 3 * size[0] * size[1] <= memory
         self._kept = torch.empty((len(self.records) if fits else 0, 3, *size), dtype=torch.uint8)
-        with ThreadPoolExecutor() as pool:
-            read = pool.map(self._read if fits else self._check, range(len(self.records)))
-            for place, image in enumerate(progress(read)):
-                if fits:
-                    self._kept[place] = image
+        read = on_threads(self._read if fits else self._check, len(self.records))
+        for place, image in enumerate(progress(read)):
+            if fits:
+                self._kept[place] = image
 
     def __len__(self) -> int:
         return len(self.records)
@@ -125,23 +124,14 @@ class CocoImages(Dataset[Sample]):
         return Sample(index, self._kept[index] if len(self._kept) else self._read(index), *self._boxes[index])
 
     def path(self, index: int) -> Path:
-        return self.folder / str(self.records[index]["file_name"])
+        return self.pictures.paths[index]
 
     def sizes(self) -> Tensor:
         """Widths and heights of all boxes but crowds, in pixels of the input, ``(T, 2)``: what anchors fit."""
         return torch.cat([(box[:, 2:] - box[:, :2])[~crowd] for box, _, crowd in self._boxes])
 
-    def _check_there(self) -> None:
-        missing = [i for i in range(len(self.records)) if not self.path(i).is_file()]
-        if missing:
-            others = f" and {len(missing) - 1} other images" if missing[1:] else ""
-            raise FileNotFoundError(
-                f"{self.path(missing[0])} is missing{others}, of {len(self.records)} that {self.annotations.path} names"
-            )
-
     def _placed(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         by_image = self.annotations.by_image()
-        classes = {category: k for k, category in enumerate(self.annotations.category_ids)}
         placed = []
         for record, letterbox in zip(self.records, self.letterboxes, strict=True):
             boxes = by_image[record["id"]]
@@ -151,36 +141,18 @@ class CocoImages(Dataset[Sample]):
             placed.append(
                 (
                     letterbox.place(inside).float(),
-                    torch.tensor([classes[b["category_id"]] for b in boxes], dtype=torch.long),
+                    torch.tensor([b["category_id"] - 1 for b in boxes], dtype=torch.long),
                     torch.tensor([bool(b["iscrowd"]) for b in boxes], dtype=torch.bool),
                 )
             )
         return placed
 
-    def _open(self, index: int, *, whole: bool) -> Image.Image:
-        """Decoded; if not ``whole``, as small as its format allows, to see that it can be."""
-        path, record = self.path(index), self.records[index]
-        try:
-            with Image.open(path) as image:
-                if image.size != (record["width"], record["height"]):
-                    raise ValueError(
-                        f"{path} has {image.width} × {image.height} pixels, but {self.annotations.path} says"
-                        f" {record['width']} × {record['height']}"
-                    )
-                if image.mode[0] in "IF":  # Pillow would cut 16 bits off at 255
-                    raise ValueError(f"{path} has pixels of mode {image.mode}; expected 8 bits a channel: convert it")
-                if not whole:
-                    image.draft("RGB", (1, 1))
-                return image.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} cannot be read as an image: {error}") from error
-
     def _check(self, index: int) -> None:
-        self._open(index, whole=False)
+        self.pictures.open(index, decode=False)
 
     def _read(self, index: int) -> Tensor:
         box = self.letterboxes[index]
-        image = self._open(index, whole=True).resize((box.width, box.height), Image.Resampling.BILINEAR)
+        image = self.pictures.open(index).resize((box.width, box.height), Image.Resampling.BILINEAR)
         canvas = np.full((*self.size, 3), GRAY, dtype=np.uint8)
         canvas[box.top : box.top + box.height, box.left : box.left + box.width] = np.asarray(image)
         return torch.from_numpy(canvas).permute(2, 0, 1).contiguous()

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..data import read_annotations
+from ..data import Pictures
 from ..files import read_if_whole, read_json
 from ..page import write_page
 from ..plots import Scene, plot_differences, plot_learning, plot_scenes, plot_thresholds
 from ..training import TrainConfig
-from ..training.folder import DETECTIONS, ENVIRONMENT, VAL
+from ..training.folder import DETECTIONS, ENVIRONMENT, read_copy
 from ..training.setup import sources
 from .config import StudyConfig
 from .folder import REPORT, STUDY, Finished, data_folder, trial_folder
@@ -101,25 +101,25 @@ def _examples(
     folder: Path, dataset: str, base: TrainConfig, finished: Sequence[Finished], losses: Sequence[str]
 ) -> list[list[Scene]]:
     """Some validation images: the truth, and the surest boxes of each loss's first seed, as many as there are true."""
-    annotations = read_annotations(data_folder(folder, dataset) / VAL)
-    boxes = annotations.by_image()
+    annotations = read_copy(data_folder(folder, dataset))
+    boxes, records = annotations.by_image(), annotations.coco["images"]
     try:
-        images = sources(base)[1].images
-    except FileNotFoundError:  # the data may be gone when the trials are done
+        pictures = Pictures(records, sources(base)[1].folder_of(records[0]["file_name"]), annotations.path)
+    except (FileNotFoundError, ValueError):  # the data may be gone, or others, when the trials are done
         return []
-    shown = [record for record in annotations.coco["images"] if boxes[record["id"]]]
+    shown = [k for k, record in enumerate(records) if boxes[record["id"]]]
     shown = shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES]
     found = {}
     for trial, _ in finished:
         if trial.loss not in found:
-            found[trial.loss] = _by_image(read_json(trial_folder(folder, trial) / DETECTIONS, "detections"))
+            detections = read_json(trial_folder(folder, trial) / DETECTIONS, "detections")
+            found[trial.loss] = _by_image(annotations.with_numbers(detections))
     rows = []
-    for record in shown:
-        path = images / record["file_name"]
-        true = [box["bbox"] for box in boxes[record["id"]] if not box["iscrowd"]]
-        scenes = [Scene(path, loss, true, found[loss][record["id"]][: len(true)]) for loss in losses if loss in found]
-        if path.is_file():
-            rows.append([Scene(path, "truth", true, []), *scenes])
+    for k in shown:
+        picture, number = pictures.open(k), records[k]["id"]
+        true = [box["bbox"] for box in boxes[number] if not box["iscrowd"]]
+        scenes = [Scene(picture, loss, true, found[loss][number][: len(true)]) for loss in losses if loss in found]
+        rows.append([Scene(picture, "truth", true, []), *scenes])
     return rows
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from .. import page
 from ..config import write_config
-from ..data import Annotations
 from ..errors import BoxlossError
 from ..extras import needs
 from ..files import read_if_whole, write_csv, write_json
@@ -110,17 +109,19 @@ def prepare(folder: Path, config: StudyConfig, left: Sequence[Trial], *, here: b
     write_config(folder / STUDY, config)
     if left:
         write_json(folder / ENVIRONMENT, environment(), indent=2)
-    for path, part in missing:
-        part.write(path)
+    for path, value in missing:
+        write_json(path, value)
     for trial in left:
         write_config(trial_folder(folder, trial) / CONFIG, trial.config)
 
 
-def _check(base: TrainConfig, kept: Path, here: bool) -> list[tuple[Path, Annotations]]:
-    """Do what a trial does before its first step; the annotations that a folder lacks."""
-    progress = Report().progress
+def _check(base: TrainConfig, kept: Path, here: bool) -> list[tuple[Path, Any]]:
+    """Do what a trial does before its first step; the files of annotations that a folder lacks."""
+    report = Report()
+    progress = report.progress
     device = find_device(base) if here else None
     data = read_data(base, progress)
+    report.say(data.about)
     missing = missing_annotations(kept, data)
     if not len(data.val.sizes()):
         raise ValueError(f"{data.val.annotations.path}: no box in the validation images, so that AP is not defined")

@@ -11,7 +11,7 @@ from typing import Any
 from ..config import as_values
 from ..files import read_json
 from ..page import aligned, fixed, listed, number, signed
-from ..training.folder import DETECTIONS, TRAIN, VAL
+from ..training.folder import DETECTIONS, TRAIN, read_copy
 from .config import Entrant, StudyConfig
 from .detectors import OWN
 from .folder import Finished, data_folder, trial_folder
@@ -34,16 +34,16 @@ def summarize(
         failed: what went wrong, by name of trial.
     """
     bases = config.bases()
-    truths, trained = (
-        {name: read_json(data_folder(folder, name) / part, "annotations") for name in bases} for part in (VAL, TRAIN)
-    )
+    truths = {name: read_copy(data_folder(folder, name)) for name in bases}
+    trained = {name: read_json(data_folder(folder, name) / TRAIN, "annotations") for name in bases}
     matches: dict[str, dict[str, dict[int, Any]]] = {
         name: {entrant.called: {} for entrant in config.entrants} for name in bases
     }
     gains: dict[tuple[str, str], list[float]] = defaultdict(list)
     for trial, result in finished:
         found = read_json(trial_folder(folder, trial) / DETECTIONS, "detections")
-        matches[trial.dataset][trial.loss][trial.seed] = match(truths[trial.dataset], found)
+        truth = truths[trial.dataset]
+        matches[trial.dataset][trial.loss][trial.seed] = match(truth.coco, truth.with_numbers(found))
         gains[trial.dataset, trial.loss].append(result["gain"])
     found = analyse(matches, config.reference_entrant.called, replicates=config.replicates)
     for name, dataset in found["datasets"].items():

@@ -2,6 +2,7 @@
 
 from .config import (
     PATHS,
+    READING,
     Detect,
     Match,
     Network,
@@ -19,6 +20,7 @@ __all__ = [
     "EVALUATORS",
     "FIGURES",
     "PATHS",
+    "READING",
     "Detect",
     "Match",
     "Network",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ..data import SHAPES, Augment, CocoSubset
+from ..data import FORMATS, SHAPES, Augment, CocoSubset
 from ..losses import LOSSES, find_loss
 from ..modules import BoxLoss
 from ..yolo import Grid, YoloLoss
@@ -16,6 +16,10 @@ from ..yolo.model import coarsest
 
 PATHS = ("data", "train_json", "train_images", "val_json", "val_images")
 """The fields of a `TrainConfig` that are paths; ``data`` may also be shapes."""
+READING = ("format", "val_share", "voc_origin")
+"""The fields that say how a data set is read."""
+_ADDED = READING
+"""Fields that older configurations lack: at their defaults they do not count in the hash."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,10 @@ class TrainConfig:
     """A training run.
 
     Args:
-        data: shapes, drawn on first use; or a folder with train.json, val.json and images, or laid out as COCO 2017.
+        data: shapes, drawn on first use; or a data set in COCO's, YOLO's or Pascal VOC's format, a folder or its file.
+        format: of the data set: coco, yolo or voc; auto recognises it.
+        val_share: share of the images for validation, of a data set that is not divided; by a hash of the file names.
+        voc_origin: 1 for the VOC challenge's own files, whose pixels count from 1.
         train_json: annotations, if not from data; then all four files are given.
         train_images: folder of the training images.
         val_json: annotations to evaluate on.
@@ -191,6 +198,9 @@ class TrainConfig:
     """
 
     data: str = "shapes"
+    format: str = "auto"
+    val_share: float | None = None
+    voc_origin: int = 0
     train_json: str | None = None
     train_images: str | None = None
     val_json: str | None = None
@@ -238,6 +248,14 @@ class TrainConfig:
         own = [getattr(self, name) for name in PATHS[1:]]
         if any(own) and not all(own):
             raise ValueError("train_json, train_images, val_json, val_images: expected all four or none")
+        if self.format not in FORMATS:
+            raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
+        if self.voc_origin not in (0, 1):
+            raise ValueError(f"voc_origin: expected 0 or 1, got {self.voc_origin}")
+        if self.val_share is not None and (not 0 < self.val_share < 1 or any(own)):
+            raise ValueError(
+                f"val_share: expected a number between 0 and 1, of a data set given by data, got {self.val_share}"
+            )
         if not 0 <= self.gain < float("inf"):
             raise ValueError(f"gain: expected a finite number >= 0, got {self.gain}")
         self.check_loss()
@@ -292,7 +310,11 @@ class TrainConfig:
 
     def hash(self) -> str:
         """The same for two configurations that lead to the same weights."""
-        text = json.dumps(asdict(self._what()), sort_keys=True)
+        values = asdict(self._what())
+        for added in fields(self):
+            if added.name in _ADDED and values[added.name] == added.default:
+                del values[added.name]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def absolute(self) -> TrainConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import write_config
-from ..data import Annotations
+from ..data import Annotations, ids_beside, read_annotations
 from ..files import read_if_whole, replacing, write_json
 from ..folders import environment, refuse_others
 from .config import TrainConfig
@@ -20,6 +20,8 @@ DETECTIONS = "detections.json"
 EVALUATION = "evaluation.json"
 TRAIN = "train.json"
 VAL = "val.json"
+IDS = ids_beside(Path(VAL)).name
+"""What the file that ``val.json`` came from calls its images and categories, as ``detections.json`` does."""
 CURVES = "curves.png"
 SHEET = "images.png"
 
@@ -49,26 +51,33 @@ def keep_annotations(folder: Path, data: Data) -> None:
     Raises:
         ValueError: they have changed.
     """
-    for path, part in missing_annotations(folder, data):
-        part.write(path)
+    for path, value in missing_annotations(folder, data):
+        write_json(path, value)
 
 
-def missing_annotations(folder: Path, data: Data) -> list[tuple[Path, Annotations]]:
-    """Those of the annotations that count which a folder lacks, or holds damaged.
+def missing_annotations(folder: Path, data: Data) -> list[tuple[Path, Any]]:
+    """Files, with what is to be in them, of the annotations that count and that a folder lacks or holds damaged.
 
     Raises:
         ValueError: it holds others.
     """
-    missing = []
-    for name, images in ((TRAIN, data.train), (VAL, data.val)):
-        path, annotations = folder / name, images.annotations
+    missing: list[tuple[Path, Any]] = []
+    train, val = data.train.annotations, data.val.annotations
+    own = None if val.own.are_numbers else val.own._asdict()
+    wanted = ((TRAIN, train.path, train.coco), (IDS, val.path, own), (VAL, val.path, val.coco))
+    for name, source, value in wanted:
+        path = folder / name
         kept = read_if_whole(path)
-        if kept is None:
-            missing.append((path, annotations))
-        elif kept != annotations.coco:
-            source = annotations.path
+        if kept is None and value is not None:
+            missing.append((path, value))
+        elif kept != value:
             raise ValueError(f"{source} has changed since {path} was written: choose another folder with --out")
     return missing
+
+
+def read_copy(folder: Path) -> Annotations:
+    """The validation part that a folder keeps; where the pictures are, it does not say."""
+    return read_annotations(folder / VAL, part="val", pictures=folder)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -65,6 +65,7 @@ class Trainer:
                 f"batch: expected at least an image for each of {self.ranks} processes, got {config.batch}"
             )
         self.data = read_data(config, report.progress)
+        report.say(self.data.about)
         self.batch = min(config.batch, len(self.data.train))
         self._build()
         if self.rank == 0:
@@ -217,7 +218,7 @@ class Trainer:
         if values.isfinite().all():
             return
         terms = (values if means is None else means)[: len(TERMS)].tolist()
-        images = [self.data.train.records[k]["id"] for k in batch.place.tolist()]
+        images = [self.data.train.annotations.own.image_ids[k] for k in batch.place.tolist()]
         raise TrainingError(
             f"the {what} of step {self.step} is not finite: "
             + ", ".join(f"{name} {value:g}" for name, value in zip(TERMS, terms, strict=True))

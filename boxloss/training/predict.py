@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -51,24 +51,23 @@ def predict(
     for batch in batches:
         for index, detection in zip(batch.place.tolist(), detections(batch), strict=True):
             box = images.letterboxes[index].back(detection.box.double().cpu())
-            found += coco_results(detection._replace(box=box), images.records[index], images.annotations.category_ids)
+            found += coco_results(detection._replace(box=box), images.records[index])
     return found
 
 
-def coco_results(detection: Detections, record: dict[str, Any], categories: Sequence[int]) -> list[dict[str, Any]]:
-    """As COCO has them, cut at the image's border.
+def coco_results(detection: Detections, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """As COCO has them, with our numbers of image and category, cut at the image's border.
 
     Args:
         detection: of an image, in pixels of it.
         record: of the image in COCO's annotations.
-        categories: their ids, by class.
     """
     edge = detection.box.new_tensor([record["width"], record["height"]] * 2)
     box = convert(torch.minimum(detection.box.clamp(min=0), edge), "xyxy", "xywh")
     return [
         {
             "image_id": record["id"],
-            "category_id": categories[label],
+            "category_id": label + 1,
             "bbox": [round(n, _DIGITS) for n in sides],
             "score": score,
         }

@@ -15,14 +15,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..config import read_config
-from ..data import Batch, CocoImages, read_annotations
+from ..data import Batch, CocoImages, find_source, read_sources
 from ..files import read_json, write_json
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures
-from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, VAL, add_metrics, read_metrics
+from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, add_metrics, read_copy, read_metrics
 from .loop import Trainer, load_weights
 from .predict import of_outputs, predict
 from .report import Report
@@ -62,8 +62,10 @@ def evaluate_run(
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no run: expected {CONFIG} in it, as boxloss train writes it")
     config = read_config(folder / CONFIG, TrainConfig)
-    annotations = read_annotations(folder / VAL)
-    images = read_images(config, annotations, sources(config)[1].images, report.progress("validation images"))
+    annotations = read_copy(folder)
+    folder_of_pictures = sources(config)[1].folder_of(annotations.coco["images"][0]["file_name"])
+    annotations = replace(annotations, pictures=folder_of_pictures)
+    images = read_images(config, annotations, report.progress("validation images"))
     model = load_model(config, folder, len(annotations.categories), report)
     device = find_device(config)
     model.to(device).eval()
@@ -85,7 +87,7 @@ def keep_detections(
 ) -> dict[str, Any]:
     """COCO's figures of detections; they, the detections and pictures are left in a run's folder."""
     figures = coco_figures(images.annotations.coco, found, evaluator=evaluator)
-    write_json(folder / DETECTIONS, found)
+    write_json(folder / DETECTIONS, images.annotations.with_own_ids(found))
     write_json(folder / EVALUATION, figures, indent=2)
     rows = read_metrics(folder)
     if rows:
@@ -97,14 +99,28 @@ def keep_detections(
     return figures
 
 
-def evaluate_detections(detections: Path, annotations: Path, *, evaluator: str = "pycocotools") -> dict[str, Any]:
-    """COCO's figures of any detections, a file of COCO results."""
-    truth = read_annotations(annotations)
+def evaluate_detections(
+    detections: Path,
+    annotations: Path,
+    *,
+    evaluator: str = "pycocotools",
+    format: str = "auto",
+    part: str = "val",
+    voc_origin: int = 0,
+    skip_bad_boxes: bool = False,
+) -> dict[str, Any]:
+    """COCO's figures of any detections, a file of COCO results.
+
+    Args:
+        detections: the file; its ids are those of the annotations, or plainly mean them.
+        annotations: a COCO file, or any other data set.
+        format, part, voc_origin, skip_bad_boxes: as for `boxloss.data.read_annotations`.
+    """
+    source = replace(find_source(annotations, format, part), voc_origin=voc_origin)
+    (truth,) = read_sources([source], skip_bad_boxes=skip_bad_boxes, as_it_is=True)
     found = read_json(detections, "file of detections")
-    if not isinstance(found, list):
-        raise ValueError(f"{detections}: expected COCO results, a list of detections, got {type(found).__name__}")
     try:
-        return coco_figures(truth.coco, found, evaluator=evaluator)
+        return coco_figures(truth.coco, truth.with_numbers(found), evaluator=evaluator)
     except ValueError as error:
         raise ValueError(f"{detections}: {error}") from None
 
@@ -141,14 +157,14 @@ def figures_text(figures: dict[str, Any]) -> str:
 
 def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
     """The first images of a data set, their true boxes and the confident detections."""
-    names = dict(zip(images.annotations.category_ids, images.annotations.categories, strict=True))
+    names = images.annotations.categories
     true, predicted = images.annotations.by_image(), defaultdict(list)
     for box in found:
         if box["score"] >= _CONFIDENT:
-            predicted[box["image_id"]].append((box["bbox"], f"{names[box['category_id']]} {box['score']:.2f}"))
+            predicted[box["image_id"]].append((box["bbox"], f"{names[box['category_id'] - 1]} {box['score']:.2f}"))
     return [
         Scene(
-            images.path(k),
+            images.pictures.open(k),
             record["file_name"],
             [box["bbox"] for box in true[record["id"]] if not box["iscrowd"]],
             predicted[record["id"]],

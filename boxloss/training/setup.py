@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data import Annotations, CocoImages, Source, find_data, read_annotations
+from ..data import Annotations, CocoImages, Source, find_data, find_source, read_sources, shared_pictures
+from ..data.values import counted, named
 from ..yolo import Grid, TinyYolo, Yolo, kmeans_anchors, pretrained_yolo
 from .config import TrainConfig
 
@@ -29,14 +31,23 @@ class Data:
     train: CocoImages
     val: CocoImages
 
+    @property
+    def about(self) -> str:
+        """What was recognised, in a line."""
+        parts = (self.train.annotations, self.val.annotations)
+        each = [f"{len(part.coco['images']):,} from {part.path} ({part.about})" for part in parts]
+        return f"images for training {each[0]}, for validation {each[1]}"
+
 
 def sources(config: TrainConfig) -> tuple[Source, Source]:
     if config.train_json and config.train_images and config.val_json and config.val_images:
-        return (
-            Source(Path(config.train_json), Path(config.train_images)),
-            Source(Path(config.val_json), Path(config.val_images)),
+        given = (("train", config.train_json, config.train_images), ("val", config.val_json, config.val_images))
+        train, val = (
+            replace(find_source(Path(path), config.format, part), folders=(Path(folder),), voc_origin=config.voc_origin)
+            for part, path, folder in given
         )
-    return find_data(config.data)
+        return train, val
+    return find_data(config.data, format=config.format, val_share=config.val_share, voc_origin=config.voc_origin)
 
 
 def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
@@ -45,25 +56,24 @@ def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
     Raises:
         FileNotFoundError, ValueError: a file is missing or bad, or the parts have different categories.
     """
-    (train_source, val_source), subset = sources(config), config.subset
-    train = subset.train.of(read_annotations(train_source.annotations, skip_bad_boxes=config.skip_bad_boxes))
-    val = subset.val.of(read_annotations(val_source.annotations, skip_bad_boxes=config.skip_bad_boxes))
-    if (train.category_ids, train.categories) != (val.category_ids, val.categories):
-        raise ValueError(f"{train.path} and {val.path} have different categories: {_listed(train)}, and {_listed(val)}")
-    return Data(
-        read_images(config, train, train_source.images, progress("training images")),
-        read_images(config, val, val_source.images, progress("validation images")),
+    train, val = read_sources(sources(config), skip_bad_boxes=config.skip_bad_boxes)
+    data = Data(
+        read_images(config, config.subset.train.of(train), progress("training images")),
+        read_images(config, config.subset.val.of(val), progress("validation images")),
     )
+    both = shared_pictures(data.train.pictures.paths, data.val.pictures.paths)
+    if both:
+        names = named(path.name for path in both)
+        text = f"{counted(both, 'picture')} of the training images in the validation images, too: {names}"
+        warnings.warn(f"{text}; AP then says little about new pictures", stacklevel=2)
+    return data
 
 
 def read_images(
-    config: TrainConfig, part: Annotations, folder: Path, progress: Callable[[Iterable[Any]], Iterable[Any]]
+    config: TrainConfig, part: Annotations, progress: Callable[[Iterable[Any]], Iterable[Any]]
 ) -> CocoImages:
-    return CocoImages(part, folder, config.input_size, memory=config.memory_gb * 1e9, progress=progress)
-
-
-def _listed(annotations: Annotations) -> str:
-    return ", ".join(f"{k} {name}" for k, name in zip(annotations.category_ids, annotations.categories, strict=True))
+    assert part.pictures
+    return CocoImages(part, part.pictures, config.input_size, memory=config.memory_gb * 1e9, progress=progress)
 
 
 def make_grid(config: TrainConfig, train: CocoImages) -> Grid:

@@ -130,7 +130,7 @@ def predict(config: DetectorConfig, weights: Path, images: CocoImages, files: Se
         for record, result in zip(images.records[first : first + _BATCH], results, strict=True):
             boxes = result.boxes.cpu()
             detections = Detections(boxes.xyxy.double(), boxes.conf, boxes.cls.long())
-            found += coco_results(detections, record, images.annotations.category_ids)
+            found += coco_results(detections, record)
     return found
 
 
@@ -157,7 +157,7 @@ def write_yolo(folder: Path, parts: Mapping[str, CocoImages]) -> Path:
             (making / "labels" / part).mkdir(parents=True)
             lines = _label_lines(images)
             for k in range(len(images)):
-                _give_image(images.path(k), making / "images" / part / f"{k:09d}")
+                _give_image(images, k, making / "images" / part / f"{k:09d}")
                 (making / "labels" / part / f"{k:09d}.txt").write_text("".join(lines[k]))
         # Not the categories' own names, for whose letters ultralytics might look for a font on the network.
         names = {k: f"class {k}" for k in range(len(next(iter(parts.values())).annotations.categories))}
@@ -168,7 +168,6 @@ def write_yolo(folder: Path, parts: Mapping[str, CocoImages]) -> Path:
 
 def _label_lines(images: CocoImages) -> list[list[str]]:
     """Of each image: class, center, width and height of every box but crowds, in shares of the image."""
-    classes = {category: k for k, category in enumerate(images.annotations.category_ids)}
     by_image = images.annotations.by_image()
     found = []
     for record in images.records:
@@ -178,7 +177,7 @@ def _label_lines(images: CocoImages) -> list[list[str]]:
         shares = convert(torch.minimum(corners.clamp(min=0), edge) / edge, "xyxy", "cxcywh").tolist()
         found.append(
             [
-                f"{classes[box['category_id']]} {' '.join(f'{n:.9g}' for n in share)}\n"
+                f"{box['category_id'] - 1} {' '.join(f'{n:.9g}' for n in share)}\n"
                 for box, share in zip(boxes, shares, strict=True)
                 if min(share[2:]) > 0
             ]
@@ -186,17 +185,19 @@ def _label_lines(images: CocoImages) -> list[list[str]]:
     return found
 
 
-def _give_image(path: Path, place: Path) -> None:
+def _give_image(images: CocoImages, k: int, place: Path) -> None:
     """A link to an image; or, where ultralytics would pass it over, turn it or mend it, a PNG of what boxloss reads.
 
     ultralytics goes by the suffix, turns an image as its EXIF says, and rewrites a JPEG that lacks its end: the user's.
     """
+    path = images.path(k)
     with Image.open(path) as image:
         plain = path.suffix.lower() in _LINKED.get(str(image.format), ()) and image.getexif().get(_ORIENTATION, 1) == 1
-        if plain and (image.format != "JPEG" or _ends(path)):
-            place.with_suffix(path.suffix.lower()).symlink_to(path.resolve())
-        else:
-            Image.fromarray(np.asarray(image.convert("RGB"))).save(place.with_suffix(".png"))
+        plain = plain and (image.format != "JPEG" or _ends(path))
+    if plain:
+        place.with_suffix(path.suffix.lower()).symlink_to(path.resolve())
+    else:
+        Image.fromarray(np.asarray(images.pictures.open(k))).save(place.with_suffix(".png"))
 
 
 def _ends(jpeg: Path) -> bool:
