@@ -605,11 +605,29 @@ def test_parts_with_different_categories(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_too_few_boxes_for_the_anchors(data, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"2 scales of 30 anchors need 60 boxes of different sizes; .*fewer --network.anchors"
-    ):
-        training.train(config(data, network=Network(scales=2, anchors=30)), tmp_path / "run")
+@pytest.mark.parametrize(("sides", "said"), [((20,), "1 size"), ((20, 30), "2 sizes"), ((20, 20.001), "1 size")])
+def test_boxes_of_fewer_sizes_than_anchors_train(data, tmp_path, sides, said):
+    coco = json.loads((data / "train.json").read_text())
+    for k, box in enumerate(coco["annotations"]):
+        box["bbox"] = [1.0, 2.0, *[1.5 * sides[k % len(sides)]] * 2]  # the images are reduced by 1.5
+    (data / "train.json").write_text(json.dumps(coco))
+    network = Network(scales=2, width=4, anchors=2)
+    text = rf"train\.json: the boxes have {said}, fewer than the 4 anchors of the network; the anchors that repeat a"
+    with pytest.warns(UserWarning, match=text):
+        training.train(config(data, epochs=1, network=network), tmp_path / "run", pictures=False)
+    anchors = torch.load(tmp_path / "run" / NAME, weights_only=True)["anchors"]
+    assert [len(scale) for scale in anchors] == [2, 2]
+    assert [w for scale in anchors for w, _ in scale] == pytest.approx(
+        [20, 20, 20, 20] if said == "1 size" else [20, 20, 30, 30], abs=1e-3
+    )
+
+
+def test_no_boxes_make_no_anchors(data, tmp_path):
+    coco = json.loads((data / "train.json").read_text())
+    for boxes in ([], [box | {"iscrowd": 1} for box in coco["annotations"]]):
+        (data / "train.json").write_text(json.dumps(coco | {"annotations": boxes}))
+        with pytest.raises(ValueError, match=r"train\.json: no boxes but crowds; expected some"):
+            training.train(config(data), tmp_path / "run")
 
 
 def test_seeds_of_different_positions_differ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,16 +72,21 @@ def make_grid(config: TrainConfig, train: CocoImages) -> Grid:
     network = config.network
     sizes = train.sizes()
     wanted = network.scales * network.anchors
-    different = len(torch.unique(sizes, dim=0))
-    if different < wanted:
+    if not len(sizes):
         raise ValueError(
-            f"network: {network.scales} scales of {network.anchors} anchors need {wanted} boxes of different sizes;"
-            f" {train.annotations.path} has {different}; expected more boxes, or fewer --network.anchors or"
-            " --network.scales"
+            f"{train.annotations.path}: no boxes but crowds; expected some, whose sizes become the anchors"
         )
-    anchors = kmeans_anchors(sizes, wanted, seed=config.seed).view(network.scales, network.anchors, 2).tolist()
+    anchors = kmeans_anchors(sizes, wanted, seed=config.seed)
+    different = len(torch.unique(anchors, dim=0))
+    if different < wanted:
+        warnings.warn(
+            f"{train.annotations.path}: the boxes have {different} size{'s' * (different > 1)}, fewer than the {wanted}"
+            " anchors of the network; the anchors that repeat a size learn nothing",
+            stacklevel=2,
+        )
+    scales = anchors.view(network.scales, network.anchors, 2).tolist()
     return Grid(
-        tuple(tuple((w, h) for w, h in scale) for scale in anchors), len(train.annotations.categories), network.stretch
+        tuple(tuple((w, h) for w, h in scale) for scale in scales), len(train.annotations.categories), network.stretch
     )
 
 
