@@ -17,11 +17,12 @@ from torch import Tensor
 from ..config import read_config
 from ..data import Batch, CocoImages, read_annotations
 from ..files import read_json, write_json
+from ..page import aligned, fixed
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
-from .evaluate import FIGURES, coco_figures
+from .evaluate import FIGURES, MAX_DETECTIONS, check_max_detections, coco_figures
 from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, VAL, add_metrics, read_metrics
 from .loop import Trainer, load_weights
 from .predict import of_outputs, predict
@@ -51,13 +52,24 @@ def train(
 
 
 def evaluate_run(
-    folder: Path, *, evaluator: str = "pycocotools", report: Report | None = None, pictures: bool = True
+    folder: Path,
+    *,
+    evaluator: str = "pycocotools",
+    max_detections: int = MAX_DETECTIONS,
+    report: Report | None = None,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Detections, COCO's figures and pictures of a run's validation images, into its folder.
 
+    Args:
+        max_detections: as of `coco_figures`. With another limit than COCO's the detector gives as many, whatever its
+            ``detect.limit``, and the folder stays as it is, so that its figures can be compared with other runs'.
+
     Raises:
         FileNotFoundError: no run in ``folder``, or nothing trained in it yet.
+        ValueError: ``max_detections`` is not a whole number of 10 or more.
     """
+    check_max_detections(max_detections)
     report = report or Report()
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no run: expected {CONFIG} in it, as boxloss train writes it")
@@ -71,7 +83,12 @@ def evaluate_run(
     def outputs(batch: Batch) -> list[Tensor]:
         return list(model(batch.images.to(device).float() / 255))
 
+    standard = max_detections == MAX_DETECTIONS
+    limit = config.detect.limit if standard else max_detections * len(annotations.categories)
+    config = replace(config, detect=replace(config.detect, limit=limit))
     found = predict(images, images, of_outputs(outputs, model.grid, config), report.progress("detections"))
+    if not standard:
+        return coco_figures(annotations.coco, found, evaluator=evaluator, max_detections=max_detections)
     return keep_detections(folder, images, found, evaluator=evaluator, pictures=pictures)
 
 
@@ -97,14 +114,21 @@ def keep_detections(
     return figures
 
 
-def evaluate_detections(detections: Path, annotations: Path, *, evaluator: str = "pycocotools") -> dict[str, Any]:
-    """COCO's figures of any detections, a file of COCO results."""
+def evaluate_detections(
+    detections: Path,
+    annotations: Path,
+    *,
+    evaluator: str = "pycocotools",
+    max_detections: int = MAX_DETECTIONS,
+) -> dict[str, Any]:
+    """COCO's figures of any detections, a file of COCO results; the keywords are those of `coco_figures`."""
+    check_max_detections(max_detections)
     truth = read_annotations(annotations)
     found = read_json(detections, "file of detections")
     if not isinstance(found, list):
         raise ValueError(f"{detections}: expected COCO results, a list of detections, got {type(found).__name__}")
     try:
-        return coco_figures(truth.coco, found, evaluator=evaluator)
+        return coco_figures(truth.coco, found, evaluator=evaluator, max_detections=max_detections)
     except ValueError as error:
         raise ValueError(f"{detections}: {error}") from None
 
@@ -126,16 +150,18 @@ def load_model(config: TrainConfig, folder: Path, classes: int, report: Report) 
 
 
 def figures_text(figures: dict[str, Any]) -> str:
-    """COCO's twelve in two lines of a table, and AP by category."""
-    shown = {name: "–" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES}
+    """COCO's twelve in two lines of a table, and a table of AP and AP50 by category."""
+    limit = f"AR{figures.get('max_detections', MAX_DETECTIONS)}"
     lines = []
     for part in (FIGURES[:6], FIGURES[6:]):
-        lines.append("  ".join(f"{name:>5}" for name in part))
-        lines.append("  ".join(f"{shown[name]:>5}" for name in part))
-    by_category = figures["by_category"]
-    if len(by_category) > 1:
-        each = (f"{name} {'–' if ap is None else format(ap, '.3f')}" for name, ap in by_category.items())
-        lines.append("AP by category: " + ", ".join(each))
+        heads = [limit if name == "AR100" else name for name in part]
+        widths = [max(len(head), 5) for head in heads]
+        for row in (heads, [fixed(figures[name]) for name in part]):
+            lines.append("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    if len(figures["by_category"]) > 1:
+        of_50 = figures.get("AP50_by_category", {})  # which older versions did not have
+        rows = [[name, fixed(ap), fixed(of_50.get(name))] for name, ap in figures["by_category"].items()]
+        lines += ["", *aligned([["category", "AP", "AP50"], *rows])]
     return "\n".join(lines)
 
 

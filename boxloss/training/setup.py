@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,25 @@ def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
     val = subset.val.of(read_annotations(val_source.annotations, skip_bad_boxes=config.skip_bad_boxes))
     if (train.category_ids, train.categories) != (val.category_ids, val.categories):
         raise ValueError(f"{train.path} and {val.path} have different categories: {_listed(train)}, and {_listed(val)}")
+    _warn_of_more(val, config.detect.limit)
     return Data(
         read_images(config, train, train_source.images, progress("training images")),
         read_images(config, val, val_source.images, progress("validation images")),
+    )
+
+
+def _warn_of_more(val: Annotations, limit: int) -> None:
+    """Of images with more to find than the detector gives."""
+    objects = Counter(box["image_id"] for box in val.coco["annotations"] if not box["iscrowd"])
+    more = {image["file_name"]: n for image in val.coco["images"] if (n := objects[image["id"]]) > limit}
+    if not more:
+        return
+    file = max(more, key=more.__getitem__)
+    warnings.warn(
+        f"{val.path}: {len(more):,} image{'s have' if len(more) > 1 else ' has'} more objects than detect.limit,"
+        f" {limit:,}, detections of an image of all categories: {file} has {more[file]:,}. Not all of them can be found"
+        f" with a detect.limit below {more[file]}",
+        stacklevel=2,
     )
 
 
