@@ -216,14 +216,22 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--part", choices=PARTS, default="val", help="of the annotations (default: %(default)s)")
     _add_reading(parser)
     parser.add_argument("--evaluator", choices=training.EVALUATORS, default=training.EVALUATORS[0])
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        default=training.MAX_DETECTIONS,
+        metavar="N",
+        help="how many detections of each image and category count, the best ones (default: COCO's %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     chosen = parser.parse_args(arguments)
+    how = {"evaluator": chosen.evaluator, "max_detections": chosen.max_detections}
     if chosen.annotations:
         figures = training.evaluate_detections(
-            chosen.run, chosen.annotations, evaluator=chosen.evaluator, part=chosen.part, **_reading(chosen)
+            chosen.run, chosen.annotations, part=chosen.part, **how, **_reading(chosen)
         )
     else:
-        figures = training.evaluate_run(chosen.run, evaluator=chosen.evaluator)
+        figures = training.evaluate_run(chosen.run, **how)
     print(json.dumps(figures, indent=2) if chosen.json else training.figures_text(figures))
 
 
@@ -399,8 +407,9 @@ def _names(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Our own warnings without the line of code that they come from."""
+    """Our own warnings are shown, whatever is set for others', and without the line of code that they come from."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=UserWarning, module=r"boxloss\.")
         shown = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:

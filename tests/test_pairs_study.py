@@ -234,6 +234,39 @@ def test_a_folder_of_something_else_is_kept(pairs, tmp_path):
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("px1,py1,px2,py2,gx1,gy1,gx2,gy2,px1", "px1"),
+        ("\ufeffpx1,py1,px2,py2,gx1,gy1,gx2,gy2, px1 ", "px1"),
+        ('px1,py1,px2,py2,gx1,gy1,gx2,gy2,"gy2"', "gy2"),
+        ("px1,py1,px2,py2,tx1,ty1,tx2,ty2,tx2\t", "tx2"),
+        ("px1,py2,py1,px2,py2,gx1,gy1,gx2,gx2,gy2", "py2, gx2"),
+    ],
+)
+def test_a_column_given_twice(tmp_path, header, names):
+    row = ",".join("0011001177"[: header.count(",") + 1])
+    path = written(tmp_path / "pairs.csv", f"{header}\n{row}\n")
+    with pytest.raises(ValueError, match=rf"pairs\.csv, line 1: expected each column once, got {names} more than once"):
+        read_pairs(path)
+
+
+def test_other_columns_may_be_there_twice(tmp_path):
+    path = written(tmp_path / "pairs.csv", "note,px1,py1,px2,py2,gx1,gy1,gx2,gy2,note,,\na,0,0,1,1,0,0,2,2,b,,\n")
+    assert read_pairs(path)[1].tolist() == [[0, 0, 2, 2]]
+
+
+def test_two_sets_of_targets(tmp_path):
+    """Neither is taken in silence; a single column of the other's is none of them."""
+    row = ",".join("001100221133")
+    both = written(tmp_path / "both.csv", "px1,py1,px2,py2,tx1,ty1,tx2,ty2,gx1,gy1,gx2,gy2\n" + row + "\n")
+    text = r"both\.csv, line 1: expected columns gx1, gy1, gx2, gy2 or tx1, ty1, tx2, ty2, got both; rename"
+    with pytest.raises(ValueError, match=text):
+        read_pairs(both)
+    one = written(tmp_path / "one.csv", "px1,py1,px2,py2,tx1,gx1,gy1,gx2,gy2\n0,0,1,1,5,0,0,2,2\n")
+    assert read_pairs(one)[1].tolist() == [[0, 0, 2, 2]]
+
+
 # -- files and page ---------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import itertools
 import json
 import math
@@ -26,7 +28,8 @@ from boxloss.study.statistics import (
     smallest_p,
     t_quantile,
 )
-from boxloss.training.evaluate import coco_evaluation, coco_figures
+from boxloss.training.evaluate import EVALUATORS, coco_evaluation, coco_figures
+from boxloss.training.evaluate import FIGURES as TWELVE
 
 ROOT = Path(__file__).parent.parent
 COCO = ROOT.parent / "shared" / "data" / "cocoapi_eval"
@@ -126,6 +129,28 @@ def test_weights_of_one_are_pycocotools(seed, first, decimals):
     assert None not in expected.values()
 
 
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+@pytest.mark.parametrize("decimals", [15, 1])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_twelve_figures_are_the_evaluators_own(seed, decimals, evaluator):
+    """To the last bit, also where there is nothing to find or nothing found."""
+    truth = some_truth(seed)
+    large = truth | {"annotations": [box for box in truth["annotations"] if box["area"] > 96**2]}
+    for given, found in (
+        (truth, detect(truth, seed, decimals=decimals, false=220)),
+        (large, detect(truth, seed, decimals=decimals)),
+        (truth, []),
+        (truth | {"annotations": []}, detect(truth, seed)),
+    ):
+        evaluation = coco_evaluation(given, found, evaluator=evaluator)
+        assert evaluation.params.maxDets == [1, 10, 100]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.accumulate()
+            evaluation.summarize()
+        figures = coco_figures(given, found, evaluator=evaluator)
+        assert [-1 if figures[name] is None else figures[name] for name in TWELVE] == list(evaluation.stats[:12])
+
+
 def test_nothing_found_and_nothing_to_find():
     truth = some_truth(3)
     bare = truth | {"annotations": []}
@@ -164,7 +189,7 @@ def test_iou_of_the_matches(first):
     truth = some_truth(5, images=48, first=first)
     detections = detect(truth, 5)
     evaluation = coco_evaluation(truth, detections)
-    true = {float(box["id"]): box for box in truth["annotations"]}
+    true = {float(k): box for k, box in enumerate(truth["annotations"], 1)}  # whatever their ids
     by_image = {image["id"]: [] for image in truth["images"]}
     for cell in evaluation.evalImgs:
         if cell is not None and cell["aRng"] == evaluation.params.areaRng[0]:

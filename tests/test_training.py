@@ -22,7 +22,7 @@ from boxloss import training
 from boxloss.config import read_config, write_config
 from boxloss.data import cache_folder
 from boxloss.folders import locked
-from boxloss.training import FIGURES, Network, Optimizer, Report, Terms, TrainConfig, Trainer, TrainingError
+from boxloss.training import FIGURES, Detect, Network, Optimizer, Report, Terms, TrainConfig, Trainer, TrainingError
 from boxloss.training import loop as loop_module
 from boxloss.training.checkpoint import NAME, PREVIOUS, load_checkpoint, save_checkpoint
 from boxloss.training.folder import add_metrics, read_metrics
@@ -606,11 +606,49 @@ def test_parts_with_different_categories(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_too_few_boxes_for_the_anchors(data, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"2 scales of 30 anchors need 60 boxes of different sizes; .*fewer --network.anchors"
-    ):
-        training.train(config(data, network=Network(scales=2, anchors=30)), tmp_path / "run")
+@pytest.mark.parametrize(("sides", "said"), [((20,), "1 size"), ((20, 30), "2 sizes"), ((20, 20.001), "1 size")])
+def test_boxes_of_fewer_sizes_than_anchors_train(data, tmp_path, sides, said):
+    coco = json.loads((data / "train.json").read_text())
+    for k, box in enumerate(coco["annotations"]):
+        box["bbox"] = [1.0, 2.0, *[1.5 * sides[k % len(sides)]] * 2]  # the images are reduced by 1.5
+    (data / "train.json").write_text(json.dumps(coco))
+    network = Network(scales=2, width=4, anchors=2)
+    text = rf"train\.json: the boxes have {said}, fewer than the 4 anchors of the network; the anchors that repeat a"
+    with pytest.warns(UserWarning, match=text):
+        training.train(config(data, epochs=1, network=network), tmp_path / "run", pictures=False)
+    anchors = torch.load(tmp_path / "run" / NAME, weights_only=True)["anchors"]
+    assert [len(scale) for scale in anchors] == [2, 2]
+    assert [w for scale in anchors for w, _ in scale] == pytest.approx(
+        [20, 20, 20, 20] if said == "1 size" else [20, 20, 30, 30], abs=1e-3
+    )
+
+
+def test_no_boxes_make_no_anchors(data, tmp_path):
+    coco = json.loads((data / "train.json").read_text())
+    for boxes in ([], [box | {"iscrowd": 1} for box in coco["annotations"]]):
+        (data / "train.json").write_text(json.dumps(coco | {"annotations": boxes}))
+        with pytest.raises(ValueError, match=r"train\.json: no boxes but crowds; expected some"):
+            training.train(config(data), tmp_path / "run")
+
+
+def test_more_objects_than_the_detector_gives_are_warned_of_once(data, tmp_path):
+    """By image, of all categories; a crowd is not an object to find."""
+    coco = json.loads((data / "val.json").read_text())
+    image, other = coco["images"][1], coco["images"][2]
+    boxes = [(image, 3, 0)] * 60 + [(image, 7, 0)] * 61 + [(other, 3, 0)] * 100 + [(other, 3, 1)] * 9
+    coco["annotations"] = [
+        {"id": k, "image_id": owner["id"], "category_id": category, "bbox": [k % 80, 9, 12, 12], "iscrowd": crowd}
+        for k, (owner, category, crowd) in enumerate(boxes, 1)
+    ]
+    (data / "val.json").write_text(json.dumps(coco))
+    with pytest.warns(UserWarning, match="than") as caught:
+        training.train(config(data, epochs=1), tmp_path / "run", pictures=False)
+    (text,) = (str(warning.message) for warning in caught)
+    assert text == (
+        f"{data / 'val.json'}: 1 image has more objects than detect.limit, 100, detections of an image of all"
+        f" categories: {image['file_name']} has 121. Not all of them can be found with a detect.limit below 121"
+    )
+    training.train(config(data, epochs=1, detect=Detect(limit=121)), tmp_path / "more", pictures=False)
 
 
 def test_seeds_of_different_positions_differ():
@@ -661,11 +699,85 @@ def test_figures_by_hand():
     for name in ("AP", "AP50", "AP75", "APl", "AR1", "AR100", "ARl"):
         assert perfect[name] == pytest.approx(1.0)
     assert perfect["APs"] is perfect["APm"] is perfect["ARs"] is None
-    assert perfect["by_category"] == {"cat": pytest.approx(1.0), "dog": None}
+    for name in ("by_category", "AP50_by_category"):
+        assert perfect[name] == {"cat": pytest.approx(1.0), "dog": None}
     # IoU 160/200 = 0.8: found at .5, .55, … .8, seven of ten thresholds.
     near = training.coco_figures(truth(), [detection([10, 10, 160, 100])])
-    assert near["AP"] == pytest.approx(0.7)
+    assert near["AP"] == near["by_category"]["cat"] == pytest.approx(0.7)
+    assert near["AP50"] == near["AP50_by_category"]["cat"] == pytest.approx(1.0)
     assert training.coco_figures(truth(), [])["AP"] == 0.0
+
+
+def crowded(cats, dogs=0, crowds=0):
+    """An image of boxes side by side, and as many right detections, of falling scores."""
+    kinds = [(3, 0)] * cats + [(4, 0)] * dogs + [(3, 1)] * crowds
+    boxes = [
+        {"image_id": 1, "category_id": category, "bbox": [10 * k, 10, 9, 9], "area": 81, "iscrowd": crowd}
+        for k, (category, crowd) in enumerate(kinds)
+    ]
+    found = [detection(box["bbox"], 1 - k / 1000, box["category_id"]) for k, box in enumerate(boxes)]
+    return truth() | {"annotations": [box | {"id": k} for k, box in enumerate(boxes, 1)]}, found
+
+
+@pytest.mark.parametrize("evaluator", training.EVALUATORS)
+def test_the_limit_is_of_an_image_and_category(evaluator):
+    few = crowded(100, dogs=100, crowds=30)
+    assert training.coco_figures(*few, evaluator=evaluator)["AR100"] == pytest.approx(1.0)
+    many = crowded(150)
+    text = "1 image has more objects of one category than the 100 .*: a has 150 of cat.*--max-detections 150"
+    with pytest.warns(UserWarning, match=text):
+        found = training.coco_figures(*many, evaluator=evaluator)
+    assert (found["AR100"], found["max_detections"]) == (pytest.approx(100 / 150), 100)
+    for limit in (150, 10**12):
+        found = training.coco_figures(*many, evaluator=evaluator, max_detections=limit)
+        assert [found[name] for name in ("AP", "AP50", "APs", "AR100", "ARs")] == pytest.approx([1.0] * 5)
+        assert (found["AR1"], found["AR10"]) == pytest.approx((1 / 150, 10 / 150))
+        assert found["max_detections"] == limit
+    with pytest.warns(UserWarning, match="than the 10 detections"):
+        found = training.coco_figures(*many, evaluator=evaluator, max_detections=10)
+    assert found["AR100"] == found["AR10"] == pytest.approx(10 / 150)
+
+
+def test_bad_limits(tmp_path):
+    for limit in (9, 0, -1, True, 100.0, "100", None, float("nan")):
+        with pytest.raises(ValueError, match=f"max_detections: expected a whole number >= 10, got {limit!r}"):
+            training.coco_figures(truth(), [], max_detections=limit)
+        for evaluate, files in ((training.evaluate_run, 1), (training.evaluate_detections, 2)):
+            with pytest.raises(ValueError, match="max_detections"):
+                evaluate(*[tmp_path / "none"] * files, max_detections=limit)
+
+
+def test_another_limit_leaves_a_run_as_it_is(trained, tmp_path, monkeypatch):
+    """And lifts that of its detector, which is of all categories."""
+    given = []
+    monkeypatch.setattr(
+        "boxloss.training.run.coco_figures",
+        lambda truth, found, **how: given.append(len(found)) or training.coco_figures(truth, found, **how),
+    )
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "run", folder)
+    text = (folder / "config.yaml").read_text()
+    text = text.replace("  limit: 100\n", "  limit: 10\n").replace(
+        "  score_threshold: 0.01\n", "  score_threshold: 0\n"
+    )
+    (folder / "config.yaml").write_text(text)
+    few = training.evaluate_run(folder, pictures=False)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    more = training.evaluate_run(folder, max_detections=11)
+    assert (few["max_detections"], more["max_detections"]) == (100, 11)
+    assert given == [4 * 10, 4 * 22], "of four images and two categories"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_categories_are_a_table():
+    figures = dict.fromkeys(FIGURES, 0.5) | {"by_category": {"cat": 0.25, "a longer name": None}}
+    old = "\n\ncategory          AP  AP50\ncat            0.250     –\na longer name      –     –"
+    assert training.figures_text(figures).endswith(old)
+    found = training.figures_text(figures | {"AP50_by_category": {"cat": 0.75, "a longer name": None}})
+    assert found.endswith("\n\ncategory          AP   AP50\ncat            0.250  0.750\na longer name      –      –")
+    many = {f"category {k}": 0.5 for k in range(2000)}
+    assert len(training.figures_text(figures | {"by_category": many}).splitlines()) == 4 + 2 + 2000
+    assert "category" not in training.figures_text(figures | {"by_category": {"cat": 0.25}})
 
 
 def test_evaluation_leaves_its_truth_alone():

@@ -377,11 +377,46 @@ def test_kmeans_anchors():
     nine = kmeans_anchors(sizes, 9)
     assert (nine.prod(1).diff() >= 0).all()
     assert shape_iou(sizes, nine).amax(1).mean() > shape_iou(sizes, found).amax(1).mean()
-    with pytest.raises(ValueError, match=r"k: expected 1 … 2, the number of different sizes, got 3"):
-        kmeans_anchors(torch.tensor([[1.0, 2], [1, 2], [3, 4]]), 3)
+    for none, k in ((torch.empty(0, 2), 1), (sizes, 0)):
+        with pytest.raises(ValueError, match=f"expected at least one size and one anchor, got {len(none)} and {k}"):
+            kmeans_anchors(none, k)
     with pytest.raises(ValueError, match=r"sizes: expected finite positive widths and heights \(N, 2\)"):
         kmeans_anchors(torch.tensor([[1.0, 0]]), 1)
     assert len(DARKNET_ANCHORS) == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "k", "expected"),
+    [
+        ([[20, 30]] * 5, 3, [[20, 30]] * 3),
+        ([[50, 40], [20, 20], [50, 40]], 9, [[20, 20]] * 5 + [[50, 40]] * 4),
+        ([[20, 20], [20.0001, 20], [19.9999, 20]], 2, [[20, 20]] * 2),
+        ([[20, 20], [20, 20.001], [300, 9], [300.2, 9]], 3, [[20, 20.0005], [20, 20.0005], [300.1, 9]]),
+        ([[30, 10], [10, 30], [30, 10]], 3, [[30, 10], [30, 10], [10, 30]]),
+    ],
+)
+def test_anchors_of_fewer_sizes_repeat_them(sizes, k, expected):
+    assert kmeans_anchors(torch.tensor(sizes, dtype=torch.float32), k).tolist() == torch.tensor(expected).tolist()
+
+
+def test_sizes_that_differ_by_rounding_are_merged_only_where_too_few_are_left():
+    """As golden: three sizes and one by rounding are four to k-means as long as three anchors are asked for."""
+    sizes = torch.tensor([[20.0, 20.0], [20.001, 20.0], [60.0, 40.0], [200.0, 100.0], [200.0, 110.0]])
+    assert kmeans_anchors(sizes, 3).tolist() == torch.tensor([[20.0005, 20], [60, 40], [200, 105]]).tolist()
+    assert len(kmeans_anchors(sizes, 4).unique(dim=0)) == 4
+    assert len(kmeans_anchors(sizes, 5).unique(dim=0)) == 4
+    # A difference of half a percent is one of the boxes.
+    assert len(kmeans_anchors(torch.tensor([[20.0, 20.0], [20.1, 20.0]]), 2).unique(dim=0)) == 2
+
+
+def test_an_anchor_that_repeats_another_answers_for_nothing():
+    grid = Grid((((20.0, 20.0),) * 2, ((20.0, 20.0),) * 2), 1)
+    raws = [torch.zeros(1, 2, side, side, 6) for side in (8, 4)]
+    box = torch.tensor([[4.0, 4, 24, 24], [30, 30, 60, 50], [0, 0, 64, 64]])
+    truths = Truths(torch.zeros(3).long(), box, torch.zeros(3).long(), torch.zeros(3, dtype=torch.bool))
+    first, second = assign(grid, raws, (64, 64), truths)
+    assert first.anchor.tolist() == [0, 0, 0]
+    assert not len(second.anchor)
 
 
 def test_decode():

@@ -200,8 +200,7 @@ def _ious(evaluation: Any, cell: dict[str, Any]) -> list[float]:
     columns = {key: k for k, key in enumerate(evaluation.cocoGt.getAnnIds(imgIds=[image], catIds=[category]))}
     truths = zip(cell["gtIds"], cell["gtMatches"][0], cell["gtIgnore"], strict=True)
     ious = evaluation.ious[image, category]
-    # pycocotools takes a match with annotation 0 for none.
-    return [float(ious[rows[found], columns[key]]) for key, found, ignored in truths if key and found and not ignored]
+    return [float(ious[rows[found], columns[key]]) for key, found, ignored in truths if found and not ignored]
 
 
 def _precision(drawn: Whole, tp: Bools, counted: Bools, reached: Whole) -> Floats:

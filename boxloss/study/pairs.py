@@ -121,25 +121,21 @@ def read_pairs(path: Path) -> tuple[Tensor, Tensor]:
     """Predicted boxes and their targets from a CSV file with a header.
 
     Args:
-        path: UTF-8; columns ``px1, py1, px2, py2`` and ``gx1, gy1, gx2, gy2`` (or ``tx1, …``), in any order and any one
-            unit of length; other columns are ignored.
+        path: UTF-8; columns ``px1, py1, px2, py2`` and ``gx1, gy1, gx2, gy2`` (or ``tx1, …``, but not both), in any
+            order and any one unit of length; other columns are ignored.
 
     Returns:
         pred and target, corners ``(N, 4)`` in float64.
 
     Raises:
-        ValueError: no text, columns missing, no rows; a coordinate that is no finite number, or an inverted box: the
-            message names the line and the column.
+        ValueError: not text, columns missing or there twice, no rows; a coordinate that is not a finite number, or an
+            inverted box: the message names the line and the column.
         OSError: the file can't be read.
     """
     rows = _rows(path)
-    _, header = next(rows, (1, []))
+    line, header = next(rows, (1, []))
     columns = [name.strip() for name in header]
-    prefix = "t" if "tx1" in columns and "gx1" not in columns else "g"
-    wanted = [*PRED, *(prefix + name[1:] for name in TARGET)]
-    missing = [name for name in wanted if name not in columns]
-    if missing:
-        raise ValueError(f"{path}, line 1: no column {', '.join(missing)}; found: {', '.join(columns) or 'nothing'}")
+    wanted = _wanted(columns, f"{path}, line {line}")
     numbers = []
     for line, cells in rows:
         where = f"{path}, line {line}"
@@ -203,6 +199,24 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield from ((reader.line_num, cells) for cells in reader if cells)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _wanted(columns: Sequence[str], where: str) -> list[str]:
+    """The columns of the coordinates; each must be there, once."""
+    others = tuple("t" + name[1:] for name in TARGET)
+    if {*TARGET, *others} <= {*columns}:
+        raise ValueError(
+            f"{where}: expected columns {', '.join(TARGET)} or {', '.join(others)}, got both; rename those that are"
+            " not the targets"
+        )
+    wanted = [*PRED, *(others if "tx1" in columns and "gx1" not in columns else TARGET)]
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise ValueError(f"{where}: no column {', '.join(missing)}; found: {', '.join(columns) or 'nothing'}")
+    twice = [name for name in wanted if columns.count(name) > 1]
+    if twice:
+        raise ValueError(f"{where}: expected each column once, got {', '.join(twice)} more than once")
+    return wanted
 
 
 def _coordinate(cell: str, where: str) -> float:

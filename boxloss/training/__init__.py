@@ -11,7 +11,7 @@ from .config import (
     Terms,
     TrainConfig,
 )
-from .evaluate import EVALUATORS, FIGURES, coco_figures
+from .evaluate import EVALUATORS, FIGURES, MAX_DETECTIONS, coco_figures
 from .loop import Trainer, TrainingError
 from .report import Report
 from .run import evaluate_detections, evaluate_run, figures_text, train
@@ -19,6 +19,7 @@ from .run import evaluate_detections, evaluate_run, figures_text, train
 __all__ = [
     "EVALUATORS",
     "FIGURES",
+    "MAX_DETECTIONS",
     "PATHS",
     "READING",
     "Detect",

@@ -17,11 +17,12 @@ from torch import Tensor
 from ..config import read_config
 from ..data import Batch, CocoImages, find_source, read_sources
 from ..files import read_json, write_json
+from ..page import aligned, fixed
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
-from .evaluate import FIGURES, coco_figures
+from .evaluate import FIGURES, MAX_DETECTIONS, check_max_detections, coco_figures
 from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, add_metrics, read_copy, read_metrics
 from .loop import Trainer, load_weights
 from .predict import of_outputs, predict
@@ -51,13 +52,24 @@ def train(
 
 
 def evaluate_run(
-    folder: Path, *, evaluator: str = "pycocotools", report: Report | None = None, pictures: bool = True
+    folder: Path,
+    *,
+    evaluator: str = "pycocotools",
+    max_detections: int = MAX_DETECTIONS,
+    report: Report | None = None,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Detections, COCO's figures and pictures of a run's validation images, into its folder.
 
+    Args:
+        max_detections: as of `coco_figures`. With another limit than COCO's the detector gives as many, whatever its
+            ``detect.limit``, and the folder stays as it is, so that its figures can be compared with other runs'.
+
     Raises:
         FileNotFoundError: no run in ``folder``, or nothing trained in it yet.
+        ValueError: ``max_detections`` is not a whole number of 10 or more.
     """
+    check_max_detections(max_detections)
     report = report or Report()
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no run: expected {CONFIG} in it, as boxloss train writes it")
@@ -73,7 +85,12 @@ def evaluate_run(
     def outputs(batch: Batch) -> list[Tensor]:
         return list(model(batch.images.to(device).float() / 255))
 
+    standard = max_detections == MAX_DETECTIONS
+    limit = config.detect.limit if standard else max_detections * len(annotations.categories)
+    config = replace(config, detect=replace(config.detect, limit=limit))
     found = predict(images, images, of_outputs(outputs, model.grid, config), report.progress("detections"))
+    if not standard:
+        return coco_figures(annotations.coco, found, evaluator=evaluator, max_detections=max_detections)
     return keep_detections(folder, images, found, evaluator=evaluator, pictures=pictures)
 
 
@@ -104,6 +121,7 @@ def evaluate_detections(
     annotations: Path,
     *,
     evaluator: str = "pycocotools",
+    max_detections: int = MAX_DETECTIONS,
     format: str = "auto",
     part: str = "val",
     voc_origin: int = 0,
@@ -114,13 +132,16 @@ def evaluate_detections(
     Args:
         detections: the file; its ids are those of the annotations, or plainly mean them.
         annotations: a COCO file, or any other data set.
+        evaluator, max_detections: as for `coco_figures`.
         format, part, voc_origin, skip_bad_boxes: as for `boxloss.data.read_annotations`.
     """
+    check_max_detections(max_detections)
     source = replace(find_source(annotations, format, part), voc_origin=voc_origin)
     (truth,) = read_sources([source], skip_bad_boxes=skip_bad_boxes, as_it_is=True)
     found = read_json(detections, "file of detections")
     try:
-        return coco_figures(truth.coco, truth.with_numbers(found), evaluator=evaluator)
+        results = truth.with_numbers(found)
+        return coco_figures(truth.coco, results, evaluator=evaluator, max_detections=max_detections)
     except ValueError as error:
         raise ValueError(f"{detections}: {error}") from None
 
@@ -142,16 +163,18 @@ def load_model(config: TrainConfig, folder: Path, classes: int, report: Report) 
 
 
 def figures_text(figures: dict[str, Any]) -> str:
-    """COCO's twelve in two lines of a table, and AP by category."""
-    shown = {name: "–" if figures[name] is None else f"{figures[name]:.3f}" for name in FIGURES}
+    """COCO's twelve in two lines of a table, and a table of AP and AP50 by category."""
+    limit = f"AR{figures.get('max_detections', MAX_DETECTIONS)}"
     lines = []
     for part in (FIGURES[:6], FIGURES[6:]):
-        lines.append("  ".join(f"{name:>5}" for name in part))
-        lines.append("  ".join(f"{shown[name]:>5}" for name in part))
-    by_category = figures["by_category"]
-    if len(by_category) > 1:
-        each = (f"{name} {'–' if ap is None else format(ap, '.3f')}" for name, ap in by_category.items())
-        lines.append("AP by category: " + ", ".join(each))
+        heads = [limit if name == "AR100" else name for name in part]
+        widths = [max(len(head), 5) for head in heads]
+        for row in (heads, [fixed(figures[name]) for name in part]):
+            lines.append("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    if len(figures["by_category"]) > 1:
+        of_50 = figures.get("AP50_by_category", {})  # which older versions did not have
+        rows = [[name, fixed(ap), fixed(of_50.get(name))] for name, ap in figures["by_category"].items()]
+        lines += ["", *aligned([["category", "AP", "AP50"], *rows])]
     return "\n".join(lines)
 
 

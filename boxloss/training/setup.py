@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,9 +58,11 @@ def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
         FileNotFoundError, ValueError: a file is missing or bad, or the parts have different categories.
     """
     train, val = read_sources(sources(config), skip_bad_boxes=config.skip_bad_boxes)
+    train, val = config.subset.train.of(train), config.subset.val.of(val)
+    _warn_of_more(val, config.detect.limit)
     data = Data(
-        read_images(config, config.subset.train.of(train), progress("training images")),
-        read_images(config, config.subset.val.of(val), progress("validation images")),
+        read_images(config, train, progress("training images")),
+        read_images(config, val, progress("validation images")),
     )
     both = shared_pictures(data.train.pictures.paths, data.val.pictures.paths)
     if both:
@@ -67,6 +70,21 @@ def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
         text = f"{counted(both, 'picture')} of the training images in the validation images, too: {names}"
         warnings.warn(f"{text}; AP then says little about new pictures", stacklevel=2)
     return data
+
+
+def _warn_of_more(val: Annotations, limit: int) -> None:
+    """Of images with more to find than the detector gives."""
+    objects = Counter(box["image_id"] for box in val.coco["annotations"] if not box["iscrowd"])
+    more = {image["file_name"]: n for image in val.coco["images"] if (n := objects[image["id"]]) > limit}
+    if not more:
+        return
+    file = max(more, key=more.__getitem__)
+    warnings.warn(
+        f"{val.path}: {len(more):,} image{'s have' if len(more) > 1 else ' has'} more objects than detect.limit,"
+        f" {limit:,}, detections of an image of all categories: {file} has {more[file]:,}. Not all of them can be found"
+        f" with a detect.limit below {more[file]}",
+        stacklevel=2,
+    )
 
 
 def read_images(
@@ -81,16 +99,21 @@ def make_grid(config: TrainConfig, train: CocoImages) -> Grid:
     network = config.network
     sizes = train.sizes()
     wanted = network.scales * network.anchors
-    different = len(torch.unique(sizes, dim=0))
-    if different < wanted:
+    if not len(sizes):
         raise ValueError(
-            f"network: {network.scales} scales of {network.anchors} anchors need {wanted} boxes of different sizes;"
-            f" {train.annotations.path} has {different}; expected more boxes, or fewer --network.anchors or"
-            " --network.scales"
+            f"{train.annotations.path}: no boxes but crowds; expected some, whose sizes become the anchors"
         )
-    anchors = kmeans_anchors(sizes, wanted, seed=config.seed).view(network.scales, network.anchors, 2).tolist()
+    anchors = kmeans_anchors(sizes, wanted, seed=config.seed)
+    different = len(torch.unique(anchors, dim=0))
+    if different < wanted:
+        warnings.warn(
+            f"{train.annotations.path}: the boxes have {different} size{'s' * (different > 1)}, fewer than the {wanted}"
+            " anchors of the network; the anchors that repeat a size learn nothing",
+            stacklevel=2,
+        )
+    scales = anchors.view(network.scales, network.anchors, 2).tolist()
     return Grid(
-        tuple(tuple((w, h) for w, h in scale) for scale in anchors), len(train.annotations.categories), network.stretch
+        tuple(tuple((w, h) for w, h in scale) for scale in scales), len(train.annotations.categories), network.stretch
     )
 
 

@@ -12,6 +12,8 @@ DARKNET_ANCHORS = (
 )
 """YOLOv3's nine, by scale from the finest, in pixels of a 416 × 416 input."""
 
+_ROUNDING = 1e-3  # of a side: as much as rounding a letterboxed picture to whole pixels changes a box
+
 
 def shape_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of boxes that share their center: ``(N, 2)`` and ``(M, 2)`` sizes → ``(N, M)``.
@@ -26,9 +28,12 @@ def shape_iou(a: Tensor, b: Tensor) -> Tensor:
 def kmeans_anchors(sizes: Tensor, k: int, *, seed: int = 0, iterations: int = 300) -> Tensor:
     """The sizes of ``k`` anchors that fit a data set: k-means under the distance 1 − shape IoU.
 
+    Where the boxes have fewer than ``k`` sizes, these are the anchors, each repeated about as often as any other. Of
+    equal anchors `assign` takes the first, so that those which repeat it learn nothing.
+
     Args:
         sizes: widths and heights of the boxes, ``(N, 2)``, in pixels of the network's input.
-        k: how many; at most the number of different sizes.
+        k: how many.
         seed: the first centers are drawn with it, each next one far from those before (k-means++).
         iterations: the most; it stops when no box changes its cluster.
 
@@ -36,18 +41,24 @@ def kmeans_anchors(sizes: Tensor, k: int, *, seed: int = 0, iterations: int = 30
         ``(k, 2)``, by growing area.
 
     Raises:
-        ValueError: sizes are not ``(N, 2)``, finite and positive, or fewer than ``k`` are different.
+        ValueError: sizes are not ``(N, 2)``, finite and positive, or there are none; ``k`` is not positive.
 
     >>> kmeans_anchors(torch.tensor([[10.0, 10.0], [12.0, 10.0], [90.0, 50.0], [110.0, 50.0]]), 2)  # two means
     tensor([[ 11.,  10.],
             [100.,  50.]])
+    >>> kmeans_anchors(torch.tensor([[10.0, 10.0], [90.0, 50.0], [90.001, 50.0]]), 3)  # two sizes
+    tensor([[10.0000, 10.0000],
+            [10.0000, 10.0000],
+            [90.0005, 50.0000]])
     """
     if sizes.ndim != 2 or sizes.shape[-1] != 2 or not (sizes.isfinite() & (sizes > 0)).all():
         raise ValueError(f"sizes: expected finite positive widths and heights (N, 2), got {tuple(sizes.shape)}")
+    if not len(sizes) or k < 1:
+        raise ValueError(f"sizes, k: expected at least one size and one anchor, got {len(sizes)} and {k}")
     sizes = sizes.double()
-    different = len(torch.unique(sizes, dim=0))
-    if not 1 <= k <= different:
-        raise ValueError(f"k: expected 1 … {different}, the number of different sizes, got {k}")
+    different = _different(sizes, k)
+    if len(different) < k:
+        return _by_area(different)[torch.arange(k) * len(different) // k].float()
     centers = _spread(sizes, k, torch.Generator().manual_seed(seed))
     cluster = torch.full((len(sizes),), -1)
     for _ in range(iterations):
@@ -58,7 +69,21 @@ def kmeans_anchors(sizes: Tensor, k: int, *, seed: int = 0, iterations: int = 30
         count = torch.bincount(cluster, minlength=k)[:, None]
         total = torch.zeros_like(centers).index_add_(0, cluster, sizes)
         centers = torch.where(count > 0, total / count.clamp(min=1), centers)  # an empty cluster stays where it is
-    return centers[centers.prod(1).argsort(stable=True)].float()
+    return _by_area(centers).float()
+
+
+def _by_area(sizes: Tensor) -> Tensor:
+    return sizes[sizes.prod(1).argsort(stable=True)]
+
+
+def _different(sizes: Tensor, most: int) -> Tensor:
+    """Up to ``most`` sizes that differ by more than rounding, each the mean of those that do not differ from it."""
+    found: list[Tensor] = []
+    while len(sizes) and len(found) < most:
+        same = ((sizes - sizes[0]).abs() <= _ROUNDING * sizes[0]).all(1)
+        found.append(sizes[same].mean(0))
+        sizes = sizes[~same]
+    return torch.stack(found)
 
 
 def _spread(sizes: Tensor, k: int, g: torch.Generator) -> Tensor:
