@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..errors import nearest
 from ..files import write_json
-from .values import Id, Ids, is_id, number, shown
+from .fields import Id, Ids, is_id, number, shown
 
 
 class OwnIds(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .annotations import Annotations, OwnIds
-from .values import Id, Ids, counted, in_order, is_id, number, shown, switch, whole
+from .fields import Id, Ids, counted, in_order, is_id, number, shown, switch, whole
 
 SKIP = "--skip-bad-boxes leaves such boxes out"
 _LEAST = 1e-3  # pixels of a side
@@ -199,7 +199,7 @@ def _box(place: int, given: Any, images: list[_Image], categories: list[_Categor
         more = f", … ({len(categories)} in all)" if len(categories) > _NAMED else ""
         wrong = shown(record.get("category_id"))
         raise _FaultError(f"{called}: no category has the id {wrong}; there are {known}{more}")
-    crowd = switch(record.get("iscrowd") or 0)
+    crowd = switch(record["iscrowd"]) if record.get("iscrowd") else False
     if crowd is None:
         raise _FaultError(f"{called}: expected iscrowd 0 or 1, got {shown(record['iscrowd'])}")
     area = None
@@ -219,7 +219,7 @@ def _referred(kind: str, record: dict[str, Any], called: str, places: Ids) -> in
 
 
 def _bbox(given: Any) -> tuple[list[float], str]:
-    numbers = [number(n) for n in given] if isinstance(given, list) and len(given) == 4 else [None]
+    numbers = map(number, given) if isinstance(given, list) and len(given) == 4 else ()
     bbox = [n for n in numbers if n is not None]
     if len(bbox) != 4:
         return [], f"expected bbox [x, y, width, height], got {shown(given)}"
@@ -242,8 +242,10 @@ def _without_roots(parts: list[_Part]) -> list[_Part]:
         kept = _used_or_no_root(part.categories, used)
         _refuse_same_names(part.raw.path, kept)
         places = {category.id: place for place, category in enumerate(kept)}
-        boxes = [box._replace(category=places[part.categories[box.category].id]) for box in part.boxes]
         roots = [category for category in part.categories if category.id not in places]
+        boxes = part.boxes
+        if roots:
+            boxes = [box._replace(category=places[part.categories[box.category].id]) for box in boxes]
         left_out |= {f"{root.name!r} (id {root.id})": None for root in roots}
         found.append(replace(part, categories=kept, boxes=boxes, left_out=tuple(root.id for root in roots)))
     if left_out:
@@ -383,17 +385,19 @@ def _cut(part: _Part, boxes: Sequence[_Box]) -> Iterator[_Box]:
             continue
         if image.width is None or image.height is None:
             raise ValueError(f"{part.raw.path}: image {image.id}: expected its width and height in pixels, got none")
-        (x, width), (y, height) = _inside(box.bbox[0::2], image.width), _inside(box.bbox[1::2], image.height)
-        if min(width, height) < _LEAST:
+        x, y, width, height = box.bbox
+        x, width = _inside(x, width, image.width)
+        y, height = _inside(y, height, image.height)
+        if width < _LEAST or height < _LEAST:
             size = f"{image.width} × {image.height} pixels"
             yield box._replace(fault=f"bbox {box.bbox} lies outside its image {image.name} of {size}")
         else:
-            yield box._replace(bbox=[x, y, width, height])
+            bbox = [x, y, width, height]
+            yield box if bbox == box.bbox else box._replace(bbox=bbox)
 
 
-def _inside(span: list[float], side: int) -> tuple[float, float]:
+def _inside(start: float, length: float, side: int) -> tuple[float, float]:
     """Start and length of the part of a span that lies in [0, side]; untouched where all of it does."""
-    start, length = span
     if start >= 0 and start + length <= side:
         return start, length
     low, high = max(start, 0.0), min(start + length, float(side))
@@ -411,7 +415,9 @@ def _say_cut(part: _Part, boxes: Sequence[_Box]) -> None:
     cut = [
         new
         for new, old in zip(boxes, part.boxes, strict=True)
-        if not new.fault and max(abs(a - b) for a, b in zip(new.bbox, old.bbox, strict=True)) > _ROUNDING
+        if new is not old
+        and not new.fault
+        and max(abs(a - b) for a, b in zip(new.bbox, old.bbox, strict=True)) > _ROUNDING
     ]
     if cut:
         what = f"{counted(cut, 'box')} over the edge of the image, the first is {cut[0].called}"

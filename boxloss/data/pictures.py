@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
-from .values import counted, named
+from .fields import counted, named
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
 """Of the files that count as pictures in a folder."""
@@ -73,6 +73,14 @@ def is_file(path: Path) -> bool:
     """Also False for a name that no file can have."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Also False for a name that no folder can have."""
+    try:
+        return path.is_dir()
     except (OSError, ValueError):
         return False
 

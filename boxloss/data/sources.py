@@ -316,33 +316,38 @@ def _yolo_parts(folder: Path) -> dict[str, Source]:
 
 
 def _voc_parts(folder: Path) -> dict[str, Source]:
-    annotations = folder / "Annotations"
-    if not annotations.is_dir():
-        annotations = folder / "annotations"
-    if _has_xml(annotations):
-        listings = {part: folder / "ImageSets/Main" / f"{part}.txt" for part in PARTS}
-        everything = VocPart(folder, annotations, voc_pictures(folder))
-        parts = {
-            part: _voc(replace(everything, path=listing, stems=listed_stems(listing)), part)
-            for part, listing in listings.items()
-            if listing.is_file()
-        }
-        return parts or {_WHOLE: _voc(everything)}
-    parts = {
-        part: _voc(VocPart(place, xml, voc_pictures(place)), part)
+    found = _listed_voc(folder) or {
+        part: VocPart(place, xml, voc_pictures(place))
         for part in PARTS
         for place in (folder / word for word in _WORDS[part])
         for xml in (place, place / "Annotations")
         if _has_xml(xml)
     }
-    return parts or ({_WHOLE: _voc(VocPart(folder, folder, voc_pictures(folder)))} if _has_xml(folder) else {})
+    if not found and _has_xml(folder):
+        found = {_WHOLE: VocPart(folder, folder, voc_pictures(folder))}
+    return {name: _voc(name, part, found.values()) for name, part in found.items()}
+
+
+def _listed_voc(folder: Path) -> dict[str, VocPart]:
+    """As the VOC challenge lays them out; nothing if it is another layout."""
+    annotations = next((folder / name for name in ("Annotations", "annotations") if _has_xml(folder / name)), None)
+    if annotations is None:
+        return {}
+    everything = VocPart(folder, annotations, voc_pictures(folder))
+    listings = {part: folder / "ImageSets/Main" / f"{part}.txt" for part in PARTS}
+    return {
+        part: replace(everything, path=listing, stems=listed_stems(listing))
+        for part, listing in listings.items()
+        if listing.is_file()
+    } or {_WHOLE: everything}
 
 
 def _has_xml(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob("*.xml"))
 
 
-def _voc(part: VocPart, name: str = "train") -> Source:
+def _voc(name: str, part: VocPart, parts: Iterable[VocPart]) -> Source:
+    part = replace(part, others=tuple(other for other in parts if other is not part))
     return Source(part.annotations, (part.pictures,), name, "voc", "Pascal VOC", part)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .check import Raw
+from .fields import counted, named, number, shown, switch, whole
 from .pictures import headers, pictures_in
-from .values import counted, named, number, shown, switch, whole
 
 _FOLDERS = ("JPEGImages", "images", "Images", "imgs")
 """That hold the pictures beside ``Annotations``."""
@@ -26,6 +26,8 @@ class VocPart:
     pictures: Path
     stems: tuple[str, ...] | None = None
     """Of the files that count, as ``ImageSets/Main`` lists them; None: all."""
+    others: tuple[VocPart, ...] = ()
+    """The other parts, whose categories are those of this one, too."""
 
 
 class _PlainTree(ET.TreeBuilder):
@@ -75,10 +77,15 @@ def read_voc(part: VocPart, origin: int) -> Raw:
     taken = set(found.values())
     bare = {stem: path for stem, path in pictures.items() if path not in taken and _counts(stem, part)}
     images, boxes = _records(part, found | bare, trees, origin)
-    names = sorted({box["category_id"] for box in boxes})
+    others = (_tree(path) for other in part.others for path in _xml_files(other).values())
+    names = {box["category_id"] for box in boxes} | {name for tree in others for name in _names(tree)}
     about = f"Pascal VOC, {len(bare)} of {counted(images, 'picture')} without an XML file"
-    categories = [{"id": name, "name": name} for name in names]
+    categories = [{"id": name, "name": name} for name in sorted(names)]
     return Raw(part.path, images, boxes, categories, part.pictures, about, listed=False)
+
+
+def _names(tree: ET.Element) -> set[str]:
+    return {name for item in tree.findall("object") if (name := (item.findtext("name") or "").strip())}
 
 
 def _counts(stem: str, part: VocPart) -> bool:

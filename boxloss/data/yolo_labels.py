@@ -15,10 +15,11 @@ from typing import Any
 
 from ..extras import needs
 from .check import Raw
-from .pictures import SUFFIXES, headers, is_file, pictures_in
-from .values import counted, named, number, shown, whole
+from .fields import counted, named, number, shown, whole
+from .pictures import SUFFIXES, headers, is_file, is_folder, pictures_in
 
 _FAR = 4.0  # sides of a picture beyond which numbers must be pixels
+_PATH = 500  # characters of a path in a message
 _NO_LABELS = frozenset({"classes.txt", "labels.txt", "notes.txt", "readme.txt", "train.txt", "val.txt", "test.txt"})
 """Text files that tools put beside label files."""
 
@@ -93,7 +94,9 @@ def _class_names(path: Path, values: dict[str, Any]) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
-        raise ValueError(f"{path}: expected names, a list or a mapping from class numbers, got {shown(names)}")
+        raise ValueError(
+            f"{path}: expected names, a list or a mapping from class numbers, got {shown(values.get('names'))}"
+        )
     found = {}
     for key, name in names.items():
         place = whole(key)
@@ -150,9 +153,11 @@ def _existing(data: YoloYaml, part: str, text: str) -> Path:
     # Exports say ../train/images and mean train/images.
     tried += [root / text.removeprefix("../") for root in data.roots]
     for place in tried:
-        if place.is_dir() or is_file(place):
+        if is_folder(place) or is_file(place):
             return place
-    raise FileNotFoundError(f"{data.path}: {part}: no folder and no list of pictures {tried[0]}; nothing is downloaded")
+    raise FileNotFoundError(
+        f"{data.path}: {part}: no folder and no list of pictures {str(tried[0])[:_PATH]}; nothing is downloaded"
+    )
 
 
 def _pictures_of(data: YoloYaml, place: Path) -> list[Path]:

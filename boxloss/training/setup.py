@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..data import Annotations, CocoImages, Source, find_data, find_source, read_sources, shared_pictures
-from ..data.values import counted, named
+from ..data.fields import counted, named
 from ..yolo import Grid, TinyYolo, Yolo, kmeans_anchors, pretrained_yolo
 from .config import TrainConfig
 

@@ -23,6 +23,8 @@ def number(value: Any) -> float | None:
     >>> number("196.6"), number(3), number("3,5"), number(True)
     (196.6, 3.0, None, None)
     """
+    if type(value) is float:  # nearly every one
+        return value
     if isinstance(value, str):
         value = value.strip()
         if not value.isascii() or "_" in value:  # both of which Python's float takes
