@@ -64,11 +64,11 @@ def test_reduction(name):
 def test_unknown_parameter(name):
     known = ", ".join(LOSSES[name].parameters) or "none"
     for call in (
-        lambda: loss_of(name)(GOOD, GOOD, epsilon=1e-7),
-        lambda: BoxLoss(name, epsilon=1e-7),
-        lambda: pairwise(name, GOOD, GOOD, epsilon=1e-7),
+        lambda: loss_of(name)(GOOD, GOOD, zzz=1e-7),
+        lambda: BoxLoss(name, zzz=1e-7),
+        lambda: pairwise(name, GOOD, GOOD, zzz=1e-7),
     ):
-        with pytest.raises(TypeError, match=f"^{name}: unknown parameter 'epsilon'; its own parameters: {known}$"):
+        with pytest.raises(TypeError, match=f"^{name}: unknown parameter 'zzz'; its own parameters: {known}$"):
             call()
 
 

@@ -14,7 +14,7 @@ from ..classification import cross_entropy_loss, focal_loss
 from ..distributed import mean_count, world_size
 from ..losses import similarity
 from ..modules import BoxLoss
-from .assign import Positives, Truths, assign, ignored
+from .assign import Positives, Truths, checked, overlapping, positives
 from .grid import Grid, strides
 
 REDUCTIONS = ("sum", "batch", "positives")
@@ -123,11 +123,17 @@ class YoloLoss(torch.nn.Module):
             outputs: the head's raw output per scale, ``(B, A·(5 + C), H, W)``.
             truths: the true boxes.
             size: height and width of the network's input in pixels.
+
+        Raises:
+            TypeError: a column of ``truths`` is of another dtype.
+            ValueError: its columns differ in length or device; on the CPU also: an image or a label outside its range,
+                or a box that is not finite or is inverted. Elsewhere a look at values would wait for the device.
         """
         raws = self.grid.split(outputs)
+        truths = checked(truths, raws[0], self.grid.num_classes)
         boxes = self.grid.decode_all([raw.detach() for raw in raws], size)
-        ignore = ignored(boxes, truths, self.ignore_threshold)
-        found = assign(self.grid, raws, size, truths)
+        ignore = overlapping(boxes, truths, self.ignore_threshold)
+        found = positives(self.grid, raws, size, truths)
         chosen = _choose(self.grid, raws, found, size)
         box = self.grid.decode(chosen.raw[:, :4], chosen.cell, chosen.stride, chosen.anchor)
         iou = similarity("iou", box.detach(), chosen.truth)
@@ -181,7 +187,6 @@ class YoloLoss(torch.nn.Module):
         logits, weight = chosen.raw[:, 5:], self.class_weight
         if self.classification == "softmax":
             share = chosen.classes / chosen.classes.sum(1, keepdim=True)  # one that answers for truths of two classes
-            weight = None if weight is None else weight.to(logits.dtype)
             return cross_entropy_loss(
                 logits, share, class_weight=weight, label_smoothing=self.label_smoothing, reduction="sum"
             )
