@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .values import at, first
+from .values import at, check_dense, first
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 """Corners; upper left corner, width, height; center, width, height."""
@@ -34,7 +34,8 @@ def convert(boxes: Tensor, source: str | None, to: str) -> Tensor:
     Args:
         boxes: ``(..., 4)``. float16 and bfloat16 become float32 and integers float64, so that no digit is lost.
         source: the format they are in: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; None: the one that the tensor itself
-            names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``.
+            names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. A slice of ``BoundingBoxes``, and what
+            ``vmap`` makes of them, are plain tensors that name none.
         to: the format wanted.
 
     Returns:
@@ -207,21 +208,6 @@ def check_boxes(boxes: Tensor, name: str) -> None:
         raise TypeError(f"{name}: expected boxes of a floating or integer dtype, got {boxes.dtype}")
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"{name}: expected boxes of shape (..., 4), got {tuple(boxes.shape)}")
-
-
-def check_dense(tensor: Tensor, name: str) -> None:
-    """Refuse a tensor that does not have a number, as it is, in every place."""
-    if tensor.is_nested:
-        found = "a nested tensor; torch.cat(tensor.unbind()) has its rows"
-    elif tensor.layout != torch.strided:
-        found = f"{tensor.layout}, a sparse or packed tensor; tensor.to_dense()"
-    elif tensor.is_quantized:
-        found = "a quantized tensor; tensor.dequantize()"
-    elif type(tensor) is not Tensor and isinstance(tensor, torch.masked.MaskedTensor):
-        found = "a masked tensor; tensor.get_data(), and the mask as a weight"
-    else:
-        return
-    raise TypeError(f"{name}: expected a dense tensor, got {found}")
 
 
 def _computed(boxes: Tensor) -> Tensor:

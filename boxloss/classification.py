@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
 from .losses._parameters import check_not_negative, is_finite
 from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
-from .values import IGNORED, check_index, check_share
+from .values import IGNORED, check_dense, check_floats, check_index, check_share
 
 UNITS = {"nats": 1.0, "bits": math.log(2.0)}
 """Of information, in nats."""
@@ -112,7 +112,7 @@ def cross_entropy_loss(
     >>> cross_entropy_loss(torch.tensor([[0.3, 0.7]]).log(), torch.tensor([0]))  # -ln 0.3
     tensor([1.2040])
     """
-    _floats(logits, "logits")
+    check_floats(logits, "logits")
     check_reduction(reduction, None)
     if not is_finite(label_smoothing) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing!r}")
@@ -146,7 +146,7 @@ def binary_cross_entropy_loss(
     >>> binary_cross_entropy_loss(torch.tensor([0.0, math.log(4.0)]), torch.tensor([1.0, 0.0]))  # -ln 1/2, -ln(1 - 4/5)
     tensor([0.6931, 1.6094])
     """
-    _floats(logits, "logits")
+    check_floats(logits, "logits")
     _check_yes_or_no(logits, target)
     check_reduction(reduction, None)
     check_not_negative(positive_weight=positive_weight)
@@ -194,7 +194,7 @@ def focal_loss(
     >>> focal_loss(torch.tensor([math.log(3.0)]), torch.tensor([1.0]))  # -1/4 (1 - 3/4)² ln 3/4
     tensor([0.0045])
     """
-    _floats(logits, "logits")
+    check_floats(logits, "logits")
     check_reduction(reduction, None)
     check_not_negative(gamma=gamma)
     if alpha is not None:
@@ -301,22 +301,17 @@ def class_weights(
     return len(n) / effective / (1 / effective).sum()
 
 
-def _floats(tensor: Tensor, name: str) -> Tensor:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        found = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"{name}: expected a tensor of floating point numbers, got {found}")
-    return tensor
-
-
 def _probabilities(tensor: Tensor, name: str) -> Tensor:
     """They may be of a network; NaN goes on to the result."""
-    check_share(_floats(tensor, name), name, "probabilities, such as logits.softmax(-1)", nan=True)
+    check_floats(tensor, name)
+    check_share(tensor, name, "probabilities, such as logits.softmax(-1)", nan=True)
     return tensor
 
 
 def _same_shape(a: Tensor, b: Tensor, name: str, other: str) -> None:
     if not isinstance(b, Tensor):
         raise TypeError(f"{other}: expected a tensor, got {type(b).__name__}")
+    check_dense(b, other)
     if a.shape != b.shape:
         raise ValueError(f"{other}: expected the shape of {name}, {_listed(a.shape)}, got {_listed(b.shape)}")
 

@@ -10,11 +10,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
 from .losses._parameters import check_not_negative
 from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
-from .values import IGNORED, check_index, check_share
+from .values import IGNORED, check_dense, check_floats, check_index, check_share
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
@@ -202,10 +201,10 @@ def _sum(values: Tensor, per_image: bool) -> Tensor:
 
 def _masks(pred: Tensor, target: Tensor, activation: str) -> _Masks:
     """Of one shape and dtype; in halves sums over a mask would have no digits."""
-    if not isinstance(pred, Tensor) or not pred.is_floating_point():
-        raise TypeError(f"pred: expected a tensor of floating point numbers, got {_kind(pred)}")
+    check_floats(pred, "pred")
     if not isinstance(target, Tensor):
-        raise TypeError(f"target: expected a tensor, got {_kind(target)}")
+        raise TypeError(f"target: expected a tensor, got {type(target).__name__}")
+    check_dense(target, "target")
     if pred.ndim < 2:
         raise ValueError(f"pred: expected (N, C, ...), got {tuple(pred.shape)}")
     pred = pred.float() if pred.dtype in (torch.float16, torch.bfloat16) else pred
@@ -227,9 +226,9 @@ def _of_classes(pred: Tensor, classes: Tensor, activation: str) -> _Masks:
     count = pred.shape[1]
     one = "; a mask of a single class has the shape of pred" if count == 1 else ""
     check_index(classes, count, "target", ignored=True, hint=one)
-    ignored = classes == IGNORED
-    t = F.one_hot(classes.masked_fill(ignored, 0), count).movedim(-1, 1).to(pred.dtype)
-    return _Masks(*(mask.masked_fill(ignored[:, None], 0.0) for mask in _of_shares(pred, t, activation)))
+    t = classes[:, None] == torch.arange(count, device=classes.device).view(-1, *[1] * (classes.ndim - 1))
+    ignored = (classes == IGNORED)[:, None]
+    return _Masks(*(mask.masked_fill(ignored, 0.0) for mask in _of_shares(pred, t.to(pred.dtype), activation)))
 
 
 def _of_shares(pred: Tensor, t: Tensor, activation: str) -> _Masks:
@@ -247,7 +246,3 @@ def _reduced(value: Tensor, class_weight: Tensor | None, reduction: str) -> Tens
     if class_weight is not None:
         value = value * as_class_weight(class_weight, value.shape[-1], value)
     return reduce_pairs(value, reduction)
-
-
-def _kind(value: object) -> str:
-    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -43,12 +43,37 @@ def at(name: str, index: tuple[int, ...]) -> str:
     return name + (f"[{', '.join(map(str, index))}]" if index else "")
 
 
+def check_dense(tensor: Tensor, name: str) -> None:
+    """Refuse a tensor that does not have a number, as it is, in every place."""
+    if tensor.is_nested:
+        found = "a nested tensor; torch.cat(tensor.unbind()) has its rows"
+    elif tensor.layout != torch.strided:
+        kind = "sparse" if "sparse" in str(tensor.layout) else "packed"
+        found = f"{tensor.layout}, a {kind} tensor; tensor.to_dense()"
+    elif tensor.is_quantized:
+        found = "a quantized tensor; tensor.dequantize()"
+    elif type(tensor) is not Tensor and isinstance(tensor, torch.masked.MaskedTensor):
+        found = "a masked tensor; tensor.get_data(), and the mask as a weight"
+    else:
+        return
+    raise TypeError(f"{name}: expected a dense tensor, got {found}")
+
+
+def check_floats(tensor: Tensor, name: str) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        found = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(f"{name}: expected a tensor of floating point numbers, got {found}")
+    check_dense(tensor, name)
+
+
 def check_share(values: Tensor, name: str, hint: str, *, nan: bool = False) -> None:
-    """Refuse numbers outside [0, 1], beyond what rounding explains; and NaN, unless it is allowed.
+    """Refuse what is not real, numbers outside [0, 1], beyond what rounding explains, and NaN, unless it is allowed.
 
     Args:
         hint: what to do about other numbers.
     """
+    if values.is_complex():
+        raise TypeError(f"{name}: expected real numbers, got {values.dtype}")
     if values.dtype == torch.bool or not values.numel() or not readable(values):
         return
     numbers = values.detach()

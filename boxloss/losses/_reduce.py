@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..boxes import check_dense
+from ..values import check_dense
 from ._parameters import is_finite, is_number
 
 REDUCTIONS = ("none", "mean", "sum")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import check_dense, check_finite_and_upright, convert, opened
-from ..values import check_index, readable
+from ..boxes import check_finite_and_upright, convert, opened
+from ..values import check_dense, check_index, readable
 from .anchors import shape_iou
 from .grid import Grid, strides
 
