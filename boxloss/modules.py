@@ -97,9 +97,7 @@ class BoxLoss(torch.nn.Module):
         own = getattr(self, "_loss", None)
         if any(isinstance(value, Tensor) for value in (name, *values)):
             made = f"{mine}()" if own else f"{mine}({name!r})"
-            return TypeError(
-                f"{mine} takes no boxes when it is made: make it first, then call it, {made}(pred, target)"
-            )
+            return TypeError(f"{mine} is made without boxes and then called with them: {made}(pred, target)")
         fits = {
             "reduction": is_reduction,
             "box_format": FORMATS.__contains__,

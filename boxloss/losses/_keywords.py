@@ -20,22 +20,23 @@ Fits = Mapping[str, Callable[[Any], bool]]
 """By keyword, whether a value looks like one of its."""
 
 
-def unknown(who: str, name: str, own: Collection[str], common: Collection[str] = ()) -> TypeError:
+def unknown(who: str, name: str, own: Collection[str], common: Collection[str] | None = None) -> TypeError:
     """The error for an unknown keyword: it names the nearest one, and where that belongs if not here.
 
     Args:
         who: the loss, or what else is called.
         own: its own keywords.
-        common: keywords that it shares with others.
+        common: keywords that it has in common with other losses; None: it is not a loss of boxes.
     """
     found = f"{who}: unknown parameter {name!r}; "
     if name.lower() in _EPS:
         return TypeError(found + "it is not needed, as there is no eps in any formula: remove it")
-    near = closest(name.lower(), [*own, *common, *OF_FUNCTIONS, *OF_MODULES])
+    others = () if common is None else (*OF_FUNCTIONS, *OF_MODULES)
+    near = closest(name.lower(), (*own, *others))
     if not near:
         return TypeError(found + f"its own parameters: {', '.join(own) or 'none'}")
     hints = [] if near == name else [f"did you mean {near!r}?"]
-    if near not in (*own, *common):
+    if common is not None and near not in (*own, *common):
         hints.append(_elsewhere(near, common))
     return TypeError(found + " ".join(hints))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 – torch's own custom
 from ..classification import cross_entropy_loss, focal_loss
 from ..distributed import mean_count, world_size
 from ..losses import similarity
+from ..losses._keywords import unknown
 from ..modules import BoxLoss
 from .assign import Positives, Truths, checked, overlapping, positives
 from .grid import Grid, strides
@@ -68,6 +69,7 @@ class YoloLoss(torch.nn.Module):
         gains: factors of the terms: ``xy``, ``wh``, ``box``, ``objectness``, ``classification``; 1 where not given.
 
     Raises:
+        TypeError: an unknown parameter.
         ValueError: an unknown name, or a number outside its range.
 
     Source: Redmon and Farhadi, YOLOv3, 2018, arXiv:1804.02767, and the behavior of its Darknet implementation
@@ -86,8 +88,11 @@ class YoloLoss(torch.nn.Module):
         ignore_threshold: float = 0.7,
         label_smoothing: float = 0.0,
         gains: dict[str, float] | None = None,
+        **others: NoReturn,  # so that a type checker refuses any
     ) -> None:
         super().__init__()
+        for name in others:
+            raise unknown("YoloLoss", name, YoloLoss.__init__.__kwdefaults__ or ())
         _one_of("box_unit", box_unit, BOX_UNITS)
         _one_of("reduction", reduction, REDUCTIONS)
         _one_of("objectness", objectness, ("one", "iou"))
