@@ -226,9 +226,14 @@ def _of_classes(pred: Tensor, classes: Tensor, activation: str) -> _Masks:
     count = pred.shape[1]
     one = "; a mask of a single class has the shape of pred" if count == 1 else ""
     check_index(classes, count, "target", ignored=True, hint=one)
-    t = classes[:, None] == torch.arange(count, device=classes.device).view(-1, *[1] * (classes.ndim - 1))
-    ignored = (classes == IGNORED)[:, None]
-    return _Masks(*(mask.masked_fill(ignored, 0.0) for mask in _of_shares(pred, t.to(pred.dtype), activation)))
+    here = classes[:, None]
+    ignored = here == IGNORED
+    t = here == torch.arange(count, device=classes.device).view(-1, *[1] * (classes.ndim - 1))
+    m = _of_shares(pred, t.to(pred.dtype), activation)
+    # t is 0 there as it is.
+    return _Masks(
+        m.p.masked_fill(ignored, 0.0), m.t, m.not_p.masked_fill(ignored, 0.0), m.not_t.masked_fill(ignored, 0.0)
+    )
 
 
 def _of_shares(pred: Tensor, t: Tensor, activation: str) -> _Masks:
