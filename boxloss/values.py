@@ -11,6 +11,8 @@ from torch import Tensor
 
 IGNORED = -100
 """The class of a prediction that is not to count, as in torch."""
+_ROUNDING = 1e-6
+"""How far beyond 0 and 1 interpolated and mixed masks come in float32."""
 
 
 def watcher() -> str:
@@ -79,7 +81,7 @@ def check_share(values: Tensor, name: str, hint: str, *, nan: bool = False) -> N
     numbers = values.detach()
     if numbers.dtype not in (torch.float32, torch.float64):
         numbers = numbers.double()  # not every dtype can be compared
-    rounding = 8 * torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
+    rounding = max(torch.finfo(values.dtype).eps, _ROUNDING) if values.is_floating_point() else 0.0
     low, high = (bound.item() for bound in numbers.aminmax())  # NaN if there is one
     if -rounding <= low and high <= 1 + rounding:
         return
@@ -90,7 +92,7 @@ def check_share(values: Tensor, name: str, hint: str, *, nan: bool = False) -> N
         return
     low, high = (bound.item() for bound in known.aminmax())
     if low < -rounding or high > 1 + rounding:
-        raise ValueError(f"{name}: expected numbers in [0, 1], got numbers from {low:g} to {high:g}; {hint}")
+        raise ValueError(f"{name}: expected numbers in [0, 1], got numbers from {low:.7g} to {high:.7g}; {hint}")
 
 
 def check_index(values: Tensor, count: int, name: str, *, ignored: bool = False, hint: str = "") -> None:
