@@ -8,68 +8,98 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .values import at, check_dense, first
+
 FORMATS = ("xyxy", "xywh", "cxcywh")
 """Corners; upper left corner, width, height; center, width, height."""
 
 
-def convert(boxes: Tensor, source: str, to: str) -> Tensor:
+ROTATED = ("xywhr", "cxcywhr", "xyxyxyxy")
+"""Formats that torchvision has besides."""
+_REAL = frozenset(
+    getattr(torch, name)
+    for name in (
+        *("float16", "bfloat16", "float32", "float64"),
+        *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+        *("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    )
+    if hasattr(torch, name)
+)
+"""Dtypes of numbers that torch converts to those that are computed in."""
+
+
+def convert(boxes: Tensor, source: str | None, to: str) -> Tensor:
     """Boxes in another format.
 
     Args:
         boxes: ``(..., 4)``. float16 and bfloat16 become float32 and integers float64, so that no digit is lost.
-        source: the format they are in: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
+        source: the format they are in: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; None: the one that the tensor itself
+            names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. A slice of ``BoundingBoxes``, and what
+            ``vmap`` makes of them, are plain tensors that name none.
         to: the format wanted.
 
     Returns:
-        ``(..., 4)``, in the same unit.
+        ``(..., 4)``, in the same unit, a plain tensor.
 
     Raises:
-        TypeError: ``boxes`` is no tensor of real numbers.
-        ValueError: the last axis is not 4, or a format is unknown.
+        TypeError: ``boxes`` is not a dense tensor of real numbers.
+        ValueError: the last axis is not 4, a format is unknown, or the tensor itself names another one.
 
     >>> convert(torch.tensor([1.0, 2, 5, 4]), "xyxy", "cxcywh")  # center (1 + 5)/2, (2 + 4)/2; sides 5 - 1, 4 - 2
     tensor([3., 3., 4., 2.])
     """
-    check_format(source, "source")
     check_format(to, "to")
-    boxes = as_real(boxes, "boxes")
+    boxes, source = opened(boxes, "boxes", source, "source")
+    boxes = _computed(boxes)
     if source == to:
         return boxes
-    first, second = boxes[..., :2], boxes[..., 2:]
-    if source == "xyxy":
-        low, high = first, second
-    elif source == "xywh":
-        low, high = first, first + second
-    else:
-        low, high = first - second / 2, first + second / 2
     if to == "xyxy":
-        return torch.cat((low, high), -1)
+        return to_corners(boxes, source)
+    first, second = boxes[..., :2], boxes[..., 2:]
+    low = first - second / 2 if source == "cxcywh" else first
     # Sides that were given are handed on, not formed again from rounded corners.
-    sides = second if source != "xyxy" else high - low
+    sides = second - first if source == "xyxy" else second
     if to == "xywh":
         return torch.cat((low, sides), -1)
     return torch.cat((low + sides / 2, sides), -1)
 
 
-def validate_boxes(boxes: Tensor, box_format: str = "xyxy") -> None:
+def to_corners(boxes: Tensor, source: str) -> Tensor:
+    """Boxes of a format, float32 or float64, as corners."""
+    if source == "xyxy":
+        return boxes
+    place, sides = boxes[..., :2], boxes[..., 2:]
+    if source == "xywh":
+        return torch.cat((place, place + sides), -1)
+    return torch.cat((place - sides / 2, place + sides / 2), -1)
+
+
+def validate_boxes(boxes: Tensor, box_format: str | None = None) -> None:
     """Raise if a box is not finite or is inverted.
 
     It looks at values, so it is for data loading, not for a training step.
 
     Args:
         boxes: ``(..., 4)``.
-        box_format: the format they are in; a box is inverted where x2 < x1 or y2 < y1, or a side is negative.
+        box_format: the format they are in; a box is inverted where x2 < x1 or y2 < y1, or a side is negative. None:
+            the one that the tensor itself names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``.
 
     Raises:
-        TypeError: ``boxes`` is no tensor of real numbers.
-        ValueError: the last axis is not 4, the format is unknown, or a box is bad: the message names the first one.
+        TypeError: ``boxes`` is not a dense tensor of real numbers.
+        ValueError: the last axis is not 4, the format is unknown or not the one that the tensor itself names, or a box
+            is bad: the message names the first one.
 
     >>> validate_boxes(torch.tensor([[0, 0, 1, 1], [3, 0, 2, 1]]))
     Traceback (most recent call last):
-    ValueError: boxes[1] is inverted (x2 < x1): [3, 0, 2, 1]; expected finite xyxy boxes with x1 <= x2 and y1 <= y2
+    ValueError: boxes[1] is inverted (x2 < x1): [3, 0, 2, 1]; expected finite xyxy boxes with x1 <= x2 and y1 <= y2; …
     """
-    check_format(box_format, "box_format")
-    numbers = as_real(boxes, "boxes").detach()
+    boxes, box_format = opened(boxes, "boxes", box_format)
+    check_finite_and_upright(boxes, box_format, "boxes")
+
+
+def check_finite_and_upright(boxes: Tensor, box_format: str, name: str) -> None:
+    """Refuse plain boxes of a format of which one is not finite or is inverted."""
+    numbers = _computed(boxes).detach()
     x1, y1, x2, y2 = numbers.unbind(-1)
     corners = box_format == "xyxy"
     faults = {
@@ -78,31 +108,62 @@ def validate_boxes(boxes: Tensor, box_format: str = "xyxy") -> None:
         "is inverted (x2 < x1)" if corners else "has a negative width": x2 < x1 if corners else x2 < 0,
         "is inverted (y2 < y1)" if corners else "has a negative height": y2 < y1 if corners else y2 < 0,
     }
-    bad = torch.stack(tuple(faults.values())).any(0)
-    if not bad.any():
+    index = first(torch.stack(tuple(faults.values())).any(0))
+    if index is None:
         return
-    index = tuple(bad.nonzero()[0].tolist())
     fault = next(text for text, where in faults.items() if where[index])
-    place = "[" + ", ".join(map(str, index)) + "]" if index else ""
     wanted = "x1 <= x2 and y1 <= y2" if corners else "sides >= 0"
-    raise ValueError(f"boxes{place} {fault}: {boxes[index].tolist()}; expected finite {box_format} boxes with {wanted}")
+    hint = "; are they cxcywh or xywh? boxloss.boxes.convert makes corners of them" if "inverted" in fault else ""
+    raise ValueError(
+        f"{at(name, index)} {fault}: {boxes[index].tolist()}; expected finite {box_format} boxes with {wanted}{hint}"
+    )
 
 
 def check_format(box_format: str, name: str) -> None:
     if box_format not in FORMATS:
-        raise ValueError(f"{name}: unknown box format {box_format!r}; expected one of {', '.join(FORMATS)}")
+        rotated = "; rotated boxes are not supported" if box_format in ROTATED else ""
+        raise ValueError(f"{name}: unknown box format {box_format!r}; expected one of {', '.join(FORMATS)}{rotated}")
 
 
-def as_real(boxes: Tensor, name: str) -> Tensor:
-    """``boxes`` in the dtype they are computed in: float32 or float64, whatever holds every coordinate."""
+def opened(boxes: Tensor, name: str, given: str | None = None, option: str = "box_format") -> tuple[Tensor, str]:
+    """Boxes, checked, as a plain tensor, and the format they are in.
+
+    What a tensor says of itself counts, as torchvision's ``BoundingBoxes`` do by their ``format``. They are recognized
+    by it, for an import of torchvision takes longer than that of torch; and opened, since each operation on a subclass
+    costs several plain ones.
+
+    Args:
+        given: the format of a tensor that does not name one; None: corners.
+        option: what the caller's argument for it is called.
+
+    Raises:
+        ValueError: the two differ.
+    """
+    if given is not None:
+        check_format(given, option)
+    if type(boxes) is not Tensor and isinstance(boxes, Tensor):
+        said = getattr(boxes, "format", None)
+        said = getattr(said, "name", said)
+        if isinstance(said, str):
+            said = said.lower()
+            check_format(said, f"{name}.format")
+            if given not in (None, said):
+                raise ValueError(
+                    f"{name}: the tensor's own format is {said!r}, but {option} is {given!r}; expected {said!r} or None"
+                )
+            boxes, given = boxes.as_subclass(Tensor), said
     check_boxes(boxes, name)
-    return boxes.to(_floating(_raised(boxes.dtype)))
+    return boxes, given or "xyxy"
 
 
-def as_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both boxes in the dtype they are computed in, after a check that they pair up row by row."""
-    check_boxes(pred, "pred")
-    check_boxes(target, "target")
+def as_pair(pred: Tensor, target: Tensor, box_format: str | None = None) -> tuple[Tensor, Tensor]:
+    """Both boxes as corners in the dtype they are computed in, after a check that they pair up row by row.
+
+    Args:
+        box_format: as of `opened`, of both.
+    """
+    pred, of_pred = opened(pred, "pred", box_format)
+    target, of_target = opened(target, "target", box_format)
     if pred.shape != target.shape and (
         pred.ndim != target.ndim
         or any(p != t and p != 1 and t != 1 for p, t in zip(pred.shape, target.shape, strict=True))
@@ -111,7 +172,25 @@ def as_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"pred {tuple(pred.shape)} and target {tuple(target.shape)} do not pair up row by row: expected the same"
             " number of axes, with sizes equal or 1; for every pred with every target use boxloss.pairwise"
         )
-    return in_one_dtype(pred, target)
+    pred, target = in_one_dtype(pred, target)
+    if of_pred == of_target:
+        return _near_corners(pred, target, of_pred)
+    return to_corners(pred, of_pred), to_corners(target, of_target)
+
+
+def _near_corners(pred: Tensor, target: Tensor, box_format: str) -> tuple[Tensor, Tensor]:
+    """Both as corners; corners that have to be formed are counted from the target's upper left one.
+
+    A loss doesn't change when both boxes move. Corners far from the origin would be rounded to its distance, and of a
+    box much smaller than that nothing would be left.
+    """
+    if box_format == "xyxy":
+        return pred, target
+    place, sides = pred[..., :2] - target[..., :2], pred[..., 2:]
+    if box_format == "cxcywh":
+        place = place + (target[..., 2:] - sides) / 2
+    nothing = target[..., :2] - target[..., :2]  # NaN where target is not finite
+    return torch.cat((place, place + sides), -1), torch.cat((nothing, target[..., 2:]), -1)
 
 
 def in_one_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,12 +203,16 @@ def in_one_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def check_boxes(boxes: Tensor, name: str) -> None:
     if not isinstance(boxes, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor of boxes (..., 4), got {type(boxes).__name__}")
-    if boxes.layout != torch.strided:
-        raise TypeError(f"{name}: expected a dense tensor, got {boxes.layout}")
-    if boxes.is_complex() or boxes.dtype == torch.bool:
+    check_dense(boxes, name)
+    if boxes.dtype not in _REAL:
         raise TypeError(f"{name}: expected boxes of a floating or integer dtype, got {boxes.dtype}")
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
         raise ValueError(f"{name}: expected boxes of shape (..., 4), got {tuple(boxes.shape)}")
+
+
+def _computed(boxes: Tensor) -> Tensor:
+    """In the dtype they are computed in: float32 or float64, whatever holds every coordinate."""
+    return boxes.to(_floating(_raised(boxes.dtype)))
 
 
 def _raised(dtype: torch.dtype) -> torch.dtype:

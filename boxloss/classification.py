@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
 from .losses._parameters import check_not_negative, is_finite
-from .losses._reduce import check_reduction, reduce_pairs
+from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
+from .values import IGNORED, check_dense, check_floats, check_index, check_share
 
 UNITS = {"nats": 1.0, "bits": math.log(2.0)}
 """Of information, in nats."""
@@ -28,7 +29,7 @@ def entropy(probability: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim:
         −Σ p ln p, with 0 ln 0 = 0
 
     Args:
-        probability: p, ``(..., C)``; it is taken as it is, not normalized.
+        probability: p, ``(..., C)``, in [0, 1]; it is taken as it is, not normalized.
         unit: ``"nats"``, or ``"bits"``, with the logarithm to base 2.
         dim: the axis that is summed over.
 
@@ -36,15 +37,15 @@ def entropy(probability: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim:
         ``(...)``, in [0, ln C] for a distribution.
 
     Raises:
-        TypeError: no tensor of floating point numbers.
-        ValueError: an unknown unit.
+        TypeError: not a tensor of floating point numbers.
+        ValueError: an unknown unit; a number outside [0, 1], which is looked for on the CPU only.
 
     Source: Shannon, Bell System Technical Journal 1948
 
     >>> entropy(torch.tensor([0.5, 0.25, 0.125, 0.125]), unit="bits")  # 1/2 + 2/4 + 3/8 + 3/8
     tensor(1.7500)
     """
-    p = _floats(probability, "probability")
+    p = _probabilities(probability, "probability")
     found: Tensor = torch.special.entr(p).sum(dim) / _unit(unit)
     return found
 
@@ -55,8 +56,9 @@ def kl_divergence(p: Tensor, q: Tensor, *, unit: Literal["nats", "bits"] = "nats
         Σ p ln(p/q), with 0 ln(0/q) = 0
 
     Args:
-        p: the true distribution, ``(..., C)``.
-        q: the other one, of the shape of p; not normalized, so that it may be that of a code with lengths −log2 q.
+        p: the true distribution, ``(..., C)``, in [0, 1].
+        q: the other one, of the shape of p and in [0, 1]; not normalized, so that it may be that of a code with
+            lengths −log2 q.
         unit: ``"nats"`` or ``"bits"``.
         dim: the axis that is summed over.
 
@@ -64,15 +66,15 @@ def kl_divergence(p: Tensor, q: Tensor, *, unit: Literal["nats", "bits"] = "nats
         ``(...)``, at least 0 for distributions; infinite where q is 0 and p is not.
 
     Raises:
-        TypeError: no tensors of floating point numbers.
-        ValueError: the shapes differ; an unknown unit.
+        TypeError: not tensors of floating point numbers.
+        ValueError: the shapes differ; an unknown unit; a number outside [0, 1], which is looked for on the CPU only.
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 1951
 
     >>> kl_divergence(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75]), unit="bits")  # (log2 2 + log2 2/3) / 2
     tensor(0.2075)
     """
-    p, q = _floats(p, "p"), _floats(q, "q")
+    p, q = _probabilities(p, "p"), _probabilities(q, "q")
     _same_shape(p, q, "p", "q")
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim) / _unit(unit)
 
@@ -91,29 +93,33 @@ def cross_entropy_loss(
 
     Args:
         logits: ``(N, C, ...)``.
-        target: the class of each prediction, ``(N, ...)`` integers; or probabilities, ``(N, C, ...)``.
-        class_weight: ``(C,)``, a factor of each class; `class_weights` makes them of counts.
+        target: the class of each prediction, ``(N, ...)`` int64, 0 … C − 1, or −100 for one that is to be ignored; or
+            probabilities, ``(N, C, ...)``, in [0, 1].
+        class_weight: ``(C,)``, a factor of each class, of any dtype; `class_weights` makes them of counts.
         label_smoothing: e: targets become 1 − e + e/C and e/C.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. The mean is over predictions, also with weights, where
-            `torch.nn.CrossEntropyLoss` divides by the sum of the weights.
+            `torch.nn.CrossEntropyLoss` divides by the sum of the weights; as there without those that are ignored,
+            which are 0. Of none it is 0, with a graph, where torch's is NaN.
 
     Returns:
         ``(N, ...)``, or ``()``, in nats.
 
     Raises:
-        TypeError: no tensors, or of other kinds.
-        ValueError: shapes that do not go together; a parameter outside its domain.
+        TypeError: not tensors, or of other kinds.
+        ValueError: shapes that do not go together; a parameter outside its domain; a class or a probability outside its
+            range, which is looked for on the CPU only.
 
     >>> cross_entropy_loss(torch.tensor([[0.3, 0.7]]).log(), torch.tensor([0]))  # -ln 0.3
     tensor([1.2040])
     """
-    _floats(logits, "logits")
+    check_floats(logits, "logits")
     check_reduction(reduction, None)
     if not is_finite(label_smoothing) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing!r}")
-    _check_classes(logits, target, class_weight)
-    value = F.cross_entropy(logits, target, weight=class_weight, label_smoothing=label_smoothing, reduction="none")
-    return reduce_pairs(value, reduction)
+    _check_classes(logits, target)
+    weight = None if class_weight is None else as_class_weight(class_weight, logits.shape[1], logits)
+    value = F.cross_entropy(logits, target, weight=weight, label_smoothing=label_smoothing, reduction="none")
+    return _reduced(value, target, reduction)
 
 
 def binary_cross_entropy_loss(
@@ -133,14 +139,15 @@ def binary_cross_entropy_loss(
         ``(...)``, or ``()``, in nats.
 
     Raises:
-        TypeError: no tensors of floating point numbers.
-        ValueError: the shapes differ; a parameter outside its domain.
+        TypeError: not tensors of floating point numbers.
+        ValueError: the shapes differ; a parameter outside its domain; a target outside [0, 1], which is looked for on
+            the CPU only.
 
     >>> binary_cross_entropy_loss(torch.tensor([0.0, math.log(4.0)]), torch.tensor([1.0, 0.0]))  # -ln 1/2, -ln(1 - 4/5)
     tensor([0.6931, 1.6094])
     """
-    _floats(logits, "logits")
-    _same_shape(logits, target, "logits", "target")
+    check_floats(logits, "logits")
+    _check_yes_or_no(logits, target)
     check_reduction(reduction, None)
     check_not_negative(positive_weight=positive_weight)
     return reduce_pairs(_binary(logits, target.to(logits.dtype), positive_weight), reduction)
@@ -165,26 +172,29 @@ def focal_loss(
 
     Args:
         logits: sigmoid: x, ``(...)``; softmax: ``(N, C, ...)``.
-        target: sigmoid: in [0, 1], of the shape of the logits; softmax: classes, ``(N, ...)`` integers.
+        target: sigmoid: in [0, 1], of the shape of the logits; softmax: classes, ``(N, ...)`` int64, 0 … C − 1, or
+            −100 for a prediction that is to be ignored.
         activation: ``"sigmoid"`` or ``"softmax"``.
         alpha: sigmoid: α where the target is 1, and 1 − α where it is 0; softmax: a factor of all. None: 1.
         gamma: γ ≥ 0; 2 in the paper, which tries 0 to 5.
-        class_weight: softmax: ``(C,)``, a factor of each class.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``; detectors divide the sum by their number of positives.
+        class_weight: softmax: ``(C,)``, a factor of each class, of any dtype.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``; detectors divide the sum by their number of positives. The mean
+            is that of `cross_entropy_loss`.
 
     Returns:
         ``(...)`` or ``(N, ...)``, or ``()``, in nats.
 
     Raises:
-        TypeError: no tensors, or of other kinds.
-        ValueError: shapes that do not go together; a parameter outside its domain.
+        TypeError: not tensors, or of other kinds.
+        ValueError: shapes that do not go together; a parameter outside its domain; a target outside its range, which
+            is looked for on the CPU only.
 
     Source: Lin et al., ICCV 2017, arXiv:1708.02002
 
     >>> focal_loss(torch.tensor([math.log(3.0)]), torch.tensor([1.0]))  # -1/4 (1 - 3/4)² ln 3/4
     tensor([0.0045])
     """
-    _floats(logits, "logits")
+    check_floats(logits, "logits")
     check_reduction(reduction, None)
     check_not_negative(gamma=gamma)
     if alpha is not None:
@@ -197,11 +207,11 @@ def focal_loss(
         value = _softmax_focal(logits, target, 1.0 if alpha is None else alpha, gamma, class_weight)
     else:
         raise ValueError(f"activation: expected 'sigmoid' or 'softmax', got {activation!r}")
-    return reduce_pairs(value, reduction)
+    return _reduced(value, target, reduction)
 
 
 def _sigmoid_focal(logits: Tensor, target: Tensor, alpha: float | None, gamma: float) -> Tensor:
-    _same_shape(logits, target, "logits", "target")
+    _check_yes_or_no(logits, target)
     if alpha is not None and alpha > 1:
         raise ValueError(f"alpha: expected a number in [0, 1], got {alpha}")
     t = target.to(logits.dtype)
@@ -211,14 +221,16 @@ def _sigmoid_focal(logits: Tensor, target: Tensor, alpha: float | None, gamma: f
 
 
 def _softmax_focal(logits: Tensor, target: Tensor, alpha: float, gamma: float, class_weight: Tensor | None) -> Tensor:
-    _check_classes(logits, target, class_weight)
+    _check_classes(logits, target)
     if target.is_floating_point():
         raise TypeError(
             f"target: focal_loss takes classes, integers {_listed(_without_classes(logits))}, got probabilities"
         )
-    log_p = _log_softmax_of(logits, target)
-    value = -alpha * _power(-log_p.expm1(), gamma) * log_p
-    return value if class_weight is None else class_weight[target] * value
+    ignored = target == IGNORED
+    classes = target.masked_fill(ignored, 0)
+    log_p = _log_softmax_of(logits, classes)
+    value = (-alpha * _power(-log_p.expm1(), gamma) * log_p).masked_fill(ignored, 0.0)
+    return value if class_weight is None else as_class_weight(class_weight, logits.shape[1], logits)[classes] * value
 
 
 def _binary(logits: Tensor, t: Tensor, weight: float = 1.0) -> Tensor:
@@ -289,34 +301,48 @@ def class_weights(
     return len(n) / effective / (1 / effective).sum()
 
 
-def _floats(tensor: Tensor, name: str) -> Tensor:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        found = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise TypeError(f"{name}: expected a tensor of floating point numbers, got {found}")
+def _probabilities(tensor: Tensor, name: str) -> Tensor:
+    """They may be of a network; NaN goes on to the result."""
+    check_floats(tensor, name)
+    check_share(tensor, name, "probabilities, such as logits.softmax(-1)", nan=True)
     return tensor
 
 
 def _same_shape(a: Tensor, b: Tensor, name: str, other: str) -> None:
     if not isinstance(b, Tensor):
         raise TypeError(f"{other}: expected a tensor, got {type(b).__name__}")
+    check_dense(b, other)
     if a.shape != b.shape:
         raise ValueError(f"{other}: expected the shape of {name}, {_listed(a.shape)}, got {_listed(b.shape)}")
 
 
-def _check_classes(logits: Tensor, target: Tensor, class_weight: Tensor | None) -> None:
+def _check_yes_or_no(logits: Tensor, target: Tensor) -> None:
+    _same_shape(logits, target, "logits", "target")
+    check_share(target, "target", "1 is yes and 0 is no: (target > 0) for other codes of the two")
+
+
+def _check_classes(logits: Tensor, target: Tensor) -> None:
     if logits.ndim < 2:
         raise ValueError(f"logits: expected (N, C, ...), classes on axis 1, got {_listed(logits.shape)}")
     if not isinstance(target, Tensor):
         raise TypeError(f"target: expected a tensor, got {type(target).__name__}")
     if target.is_floating_point():
         _same_shape(logits, target, "logits", "target")
+        check_share(target, "target", "probabilities, such as logits.softmax(1)")
     elif target.dtype != torch.int64 or target.shape != _without_classes(logits):
         raise ValueError(
             f"target: expected classes, int64 {_listed(_without_classes(logits))}, or probabilities"
             f" {_listed(logits.shape)}, got {target.dtype} {_listed(target.shape)}"
         )
-    if class_weight is not None and class_weight.shape != logits.shape[1:2]:
-        raise ValueError(f"class_weight: expected ({logits.shape[1]},), got {_listed(class_weight.shape)}")
+    else:
+        check_index(target, logits.shape[1], "target", ignored=True)
+
+
+def _reduced(value: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """The mean is over what is not ignored."""
+    if reduction != "mean" or target.is_floating_point() or target.shape != value.shape:
+        return reduce_pairs(value, reduction)
+    return reduce_pairs(value, reduction, avg_factor=(target != IGNORED).sum().clamp(min=1))
 
 
 def _without_classes(logits: Tensor) -> torch.Size:

@@ -16,8 +16,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("guou", ["giou", "l1"])
     "did you mean 'giou'?"
     """
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
+    near = closest(name, known)
+    return f"did you mean {near!r}?" if near else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like a misspelled one; nothing if none is."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 def unknown_loss(name: object, known: Collection[str]) -> ValueError:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from .boxes import as_pair, check_format
-from .conventions import meaning
+from .boxes import FORMATS, as_pair, check_format
+from .conventions import CONVENTIONS, meaning
 from .distributed import mean_over_ranks
 from .geometry import BoxPair
 from .losses import find_loss
-from .losses._parameters import is_finite
+from .losses._keywords import OF_MODULES, is_reduction, placed
+from .losses._parameters import is_finite, is_number
 from .losses._reduce import check_reduction, reduce_pairs
 
 
@@ -24,7 +25,8 @@ class BoxLoss(torch.nn.Module):
         convention: the framework whose name it is: ``"torchvision"``, ``"ultralytics"``, ``"mmdet"`` or ``"yolox"``,
             some of which mean another loss by it (`boxloss.conventions`): mmdet's ``"iou"`` is −ln(I/U), its CIoU is
             gated; YOLOX's ``"iou"`` is 1 − (I/U)².
-        box_format: the format of both inputs: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
+        box_format: the format of both inputs: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; None: of each the one that the
+            tensor itself names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs.
         gain: the result is multiplied by it.
         normalize_weight: for a loss with a weight per pair (focal_eiou): Σ W·L / Σ W, with the sum of weights averaged
@@ -36,7 +38,7 @@ class BoxLoss(torch.nn.Module):
         parameters: the loss's own.
 
     Raises:
-        TypeError: a parameter that the loss does not have.
+        TypeError: a parameter that the loss does not have, or a value without a keyword.
         ValueError: an unknown loss, convention, format or reduction; a parameter outside its domain.
 
     >>> BoxLoss("iou", convention="yolox")
@@ -49,9 +51,9 @@ class BoxLoss(torch.nn.Module):
     def __init__(
         self,
         name: str,
-        *,
+        *values: NoReturn,  # so that a type checker refuses any
         convention: str | None = None,
-        box_format: str = "xyxy",
+        box_format: str | None = None,
         reduction: str = "mean",
         gain: float = 1.0,
         normalize_weight: bool = False,
@@ -59,12 +61,13 @@ class BoxLoss(torch.nn.Module):
         **parameters: Any,
     ) -> None:
         super().__init__()
+        if values:
+            raise self._placed(name, values)
         if convention is not None:
             name, own = meaning(convention, name)
             parameters = own | parameters
         loss = find_loss(name)
-        loss.check_parameters(parameters)
-        check_format(box_format, "box_format")
+        loss.check_parameters(parameters, OF_MODULES)
         check_reduction(reduction, None)
         if not isinstance(normalize_weight, bool):
             raise TypeError(f"normalize_weight: expected True or False, got {normalize_weight!r}")
@@ -88,6 +91,33 @@ class BoxLoss(torch.nn.Module):
         self.running_mean: Tensor | None
         self.register_buffer("running_mean", torch.ones(()) if running else None)
 
+    def _placed(self, name: str, values: tuple[Any, ...]) -> TypeError:
+        """The error for values given by place."""
+        mine = type(self).__name__
+        own = getattr(self, "_loss", None)
+        if any(isinstance(value, Tensor) for value in (name, *values)):
+            made = f"{mine}()" if own else f"{mine}({name!r})"
+            return TypeError(f"{mine} is made without boxes and then called with them: {made}(pred, target)")
+        fits = {
+            "reduction": is_reduction,
+            "box_format": FORMATS.__contains__,
+            "convention": lambda value: isinstance(value, str) and value in CONVENTIONS,
+            **find_loss(name).fits,
+            "gain": is_number,
+        }
+        return placed(mine if own else f"{mine}({name!r}, …)", values, fits)
+
+    @property
+    def box_format(self) -> str:
+        """The format of inputs that don't name their own."""
+        return self._box_format or "xyxy"
+
+    @box_format.setter
+    def box_format(self, box_format: str | None) -> None:
+        if box_format is not None:
+            check_format(box_format, "box_format")
+        self._box_format = box_format
+
     def forward(
         self,
         pred: Tensor,
@@ -105,8 +135,7 @@ class BoxLoss(torch.nn.Module):
             ``()``, or ``(...)`` with reduction ``"none"``, in the unit of the loss, times ``gain``.
         """
         check_reduction(self.reduction, avg_factor)
-        pred, target = as_pair(pred, target)
-        pred, target = _corners(pred, target, self.box_format)
+        pred, target = as_pair(pred, target, self._box_format)
         if self.normalize_weight and avg_factor is not None:
             raise ValueError("avg_factor: normalize_weight divides by the sum of weights; give one of the two")
         loss = find_loss(self.name)
@@ -160,21 +189,6 @@ class BoxLoss(torch.nn.Module):
         return ", ".join(bound if getattr(self, "_loss", None) == self.name else [repr(self.name), *bound])
 
 
-def _corners(pred: Tensor, target: Tensor, box_format: str) -> tuple[Tensor, Tensor]:
-    """Both as corners; corners that have to be formed are counted from the target's upper left one.
-
-    A loss doesn't change when both boxes move. Corners far from the origin would be rounded to its distance, and of a
-    box much smaller than that nothing would be left.
-    """
-    if box_format == "xyxy":
-        return pred, target
-    place, sides = pred[..., :2] - target[..., :2], pred[..., 2:]
-    if box_format == "cxcywh":
-        place = place + (target[..., 2:] - sides) / 2
-    nothing = target[..., :2] - target[..., :2]  # NaN where target is not finite
-    return torch.cat((place, place + sides), -1), torch.cat((nothing, target[..., 2:]), -1)
-
-
 class _NamedLoss(BoxLoss):
     """A `BoxLoss` whose class names the loss."""
 
@@ -186,8 +200,8 @@ class _NamedLoss(BoxLoss):
             cls._loss = loss
             cls.__doc__ = f'``BoxLoss("{loss}", …)``: its options are those of `BoxLoss` and `{loss}_loss`.'
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(self._loss, **options)
+    def __init__(self, *values: NoReturn, **options: Any) -> None:
+        super().__init__(self._loss, *values, **options)
 
 
 class L1Loss(_NamedLoss, loss="l1"): ...

@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
 from .losses._parameters import check_not_negative
-from .losses._reduce import check_reduction, reduce_pairs
+from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
+from .values import IGNORED, check_dense, check_floats, check_index, check_share
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
@@ -35,22 +35,24 @@ def dice_loss(
         1 − (2 Σpt + s)/(Σp + Σt + s), or squared: 1 − (2 Σpt + s)/(Σp² + Σt² + s)
 
     Args:
-        pred: ``(N, C, ...)``: logits, or with ``activation="none"`` probabilities p.
-        target: t, of the shape of pred, in [0, 1]; or classes, ``(N, ...)`` int64.
+        pred: ``(N, C, ...)``: logits, or with ``activation="none"`` probabilities p, in [0, 1].
+        target: t, of the shape of pred, in [0, 1]; or classes, ``(N, ...)`` int64, 0 … C − 1, or −100 for a place that
+            is to be ignored: it counts in no region.
         activation: ``"sigmoid"``: each class on its own; ``"softmax"``: one of C; ``"none"``.
         squared: the denominator of V-Net.
         complement: of what is outside: 1 − p and 1 − t.
         smooth: s ≥ 0. With 0, both regions empty give 0, and one of them 1.
         per_image: sums over each image; else over the batch.
-        class_weight: ``(C,)``, a factor of each class.
+        class_weight: ``(C,)``, a factor of each class, of any dtype.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over images and classes.
 
     Returns:
         ``(N, C)``, of the batch ``(C,)``, or ``()``; in [0, 1], without unit.
 
     Raises:
-        TypeError: no tensors, or of other kinds.
-        ValueError: shapes that do not go together; a parameter outside its domain.
+        TypeError: not tensors, or of other kinds.
+        ValueError: shapes that do not go together; a parameter outside its domain; a mask outside [0, 1], NaN in a
+            target, or a class outside its range, which are looked for on the CPU only.
 
     Source: Milletari et al., V-Net, 3DV 2016, arXiv:1606.04797 (squared); Sudre et al., 2017, arXiv:1707.03237
 
@@ -199,36 +201,53 @@ def _sum(values: Tensor, per_image: bool) -> Tensor:
 
 def _masks(pred: Tensor, target: Tensor, activation: str) -> _Masks:
     """Of one shape and dtype; in halves sums over a mask would have no digits."""
-    if not isinstance(pred, Tensor) or not pred.is_floating_point():
-        raise TypeError(f"pred: expected a tensor of floating point numbers, got {_kind(pred)}")
+    check_floats(pred, "pred")
     if not isinstance(target, Tensor):
-        raise TypeError(f"target: expected a tensor, got {_kind(target)}")
+        raise TypeError(f"target: expected a tensor, got {type(target).__name__}")
+    check_dense(target, "target")
     if pred.ndim < 2:
         raise ValueError(f"pred: expected (N, C, ...), got {tuple(pred.shape)}")
     pred = pred.float() if pred.dtype in (torch.float16, torch.bfloat16) else pred
     if activation not in ("sigmoid", "softmax", "none"):
         raise ValueError(f"activation: expected 'sigmoid', 'softmax' or 'none', got {activation!r}")
     if target.dtype == torch.int64 and target.shape == pred.shape[:1] + pred.shape[2:] != pred.shape:
-        target = F.one_hot(target, pred.shape[1]).movedim(-1, 1)
+        return _of_classes(pred, target, activation)
     if target.shape != pred.shape:
-        raise ValueError(f"target: expected the shape of pred, {tuple(pred.shape)}, got {tuple(target.shape)}")
-    t = target.to(pred.dtype)
+        classes = tuple(pred.shape[:1] + pred.shape[2:])
+        raise ValueError(
+            f"target: expected the shape of pred, {tuple(pred.shape)}, got {tuple(target.shape)} of {target.dtype};"
+            f" classes are int64 {classes}"
+        )
+    check_share(target, "target", "a mask of 0 and 255: divide it by 255, or compare, mask > 0")
+    return _of_shares(pred, target.to(pred.dtype), activation)
+
+
+def _of_classes(pred: Tensor, classes: Tensor, activation: str) -> _Masks:
+    count = pred.shape[1]
+    one = "; a mask of a single class has the shape of pred" if count == 1 else ""
+    check_index(classes, count, "target", ignored=True, hint=one)
+    here = classes[:, None]
+    ignored = here == IGNORED
+    t = here == torch.arange(count, device=classes.device).view(-1, *[1] * (classes.ndim - 1))
+    m = _of_shares(pred, t.to(pred.dtype), activation)
+    # t is 0 there as it is.
+    return _Masks(
+        m.p.masked_fill(ignored, 0.0), m.t, m.not_p.masked_fill(ignored, 0.0), m.not_t.masked_fill(ignored, 0.0)
+    )
+
+
+def _of_shares(pred: Tensor, t: Tensor, activation: str) -> _Masks:
     if activation == "sigmoid":
         return _Masks(pred.sigmoid(), t, (-pred).sigmoid(), 1 - t)
     if activation == "softmax":
         log_p = pred.log_softmax(1)
         return _Masks(log_p.exp(), t, -log_p.expm1(), 1 - t)
+    check_share(pred, "pred", "logits: activation 'sigmoid' or 'softmax'", nan=True)
     return _Masks(pred, t, 1 - pred, 1 - t)
 
 
 def _reduced(value: Tensor, class_weight: Tensor | None, reduction: str) -> Tensor:
     check_reduction(reduction, None)
     if class_weight is not None:
-        if class_weight.shape != value.shape[-1:]:
-            raise ValueError(f"class_weight: expected ({value.shape[-1]},), got {tuple(class_weight.shape)}")
-        value = value * class_weight
+        value = value * as_class_weight(class_weight, value.shape[-1], value)
     return reduce_pairs(value, reduction)
-
-
-def _kind(value: object) -> str:
-    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

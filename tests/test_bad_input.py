@@ -7,7 +7,20 @@ import pytest
 import torch
 from variants import REQUIRED
 
-from boxloss import LOSSES, BoxLoss, GIoULoss, cdiou, find_loss, giou_loss, pairwise, similarity
+from boxloss import (
+    LOSSES,
+    BoxLoss,
+    DiceBoxLoss,
+    GIoULoss,
+    SmoothL1Loss,
+    WIoULoss,
+    cdiou,
+    find_loss,
+    giou_loss,
+    pairwise,
+    similarity,
+)
+from boxloss.yolo import DARKNET_ANCHORS, Grid, YoloLoss
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 GOOD = torch.tensor([[0.0, 0, 1, 1]])
@@ -64,11 +77,11 @@ def test_reduction(name):
 def test_unknown_parameter(name):
     known = ", ".join(LOSSES[name].parameters) or "none"
     for call in (
-        lambda: loss_of(name)(GOOD, GOOD, epsilon=1e-7),
-        lambda: BoxLoss(name, epsilon=1e-7),
-        lambda: pairwise(name, GOOD, GOOD, epsilon=1e-7),
+        lambda: loss_of(name)(GOOD, GOOD, zzz=1e-7),
+        lambda: BoxLoss(name, zzz=1e-7),
+        lambda: pairwise(name, GOOD, GOOD, zzz=1e-7),
     ):
-        with pytest.raises(TypeError, match=f"^{name}: unknown parameter 'epsilon'; its own parameters: {known}$"):
+        with pytest.raises(TypeError, match=f"^{name}: unknown parameter 'zzz'; its own parameters: {known}$"):
             call()
 
 
@@ -203,6 +216,94 @@ def test_tensors_that_are_no_plain_ones():
         cdiou(GOOD, GOOD, lam="x")
 
 
-def test_positional_parameters_are_refused():
-    with pytest.raises(TypeError):
-        giou_loss(GOOD, GOOD, "mean")
+# -- slips of keywords -------------------------------------------------------------------------------------------------
+
+CALLS = {
+    "function": lambda name, **own: loss_of(name)(GOOD, GOOD, **own),
+    "module": lambda name, **own: BoxLoss(name, **{**REQUIRED.get(name, {}), **own}),
+    "pairwise": lambda name, **own: pairwise(name, GOOD, GOOD, **{**REQUIRED.get(name, {}), **own}),
+}
+
+
+@every_loss
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_there_is_no_eps(name, call):
+    for slip in ("eps", "epsilon", "EPS"):
+        message = (
+            f"^{name}: unknown parameter '{slip}'; it is not needed, as there is no eps in any formula: remove it$"
+        )
+        with pytest.raises(TypeError, match=message):
+            call(name, **{slip: 1e-7})
+
+
+def test_there_is_no_eps_in_similarity_and_named_classes():
+    for call in (lambda: similarity("giou", GOOD, GOOD, eps=1e-7), lambda: GIoULoss(eps=1e-7)):
+        with pytest.raises(TypeError, match="there is no eps in any formula: remove it"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "slip", "hint"),
+    [
+        ("function", "weights", r"did you mean 'weight'\?$"),
+        ("function", "reduktion", r"did you mean 'reduction'\?$"),
+        ("function", "Reduction", r"did you mean 'reduction'\?$"),
+        ("function", "avg_factr", r"did you mean 'avg_factor'\?$"),
+        ("function", "betta", r"did you mean 'beta'\?$"),
+        ("function", "box_fmt", r"did you mean 'box_format'\? .*option of BoxLoss.*boxloss\.boxes\.convert$"),
+        ("function", "gain", "'gain'; that is an option of BoxLoss$"),
+        ("module", "betta", r"did you mean 'beta'\?$"),
+        ("module", "box_fmt", r"did you mean 'box_format'\?$"),
+        ("module", "format", r"did you mean 'box_format'\?$"),
+        ("module", "reducton", r"did you mean 'reduction'\?$"),
+        ("module", "gian", r"did you mean 'gain'\?$"),
+        ("module", "weight", r"'weight'; it is given with the boxes: loss\(pred, target, weight=…\)$"),
+        ("module", "weights", r"did you mean 'weight'\? it is given with the boxes"),
+        ("pairwise", "betta", r"did you mean 'beta'\?$"),
+        ("pairwise", "reduktion", r"did you mean 'reduction'\? .*here only the loss's own parameters count$"),
+    ],
+)
+def test_the_nearest_keyword(call, slip, hint):
+    with pytest.raises(TypeError, match=hint):
+        CALLS[call]("smooth_l1", **{slip: 1.0})
+
+
+def test_the_nearest_keyword_of_other_callers():
+    with pytest.raises(TypeError, match=r"dice_box: .*'reducton'; did you mean 'reduction'\?"):
+        DiceBoxLoss(reducton="mean")
+    with pytest.raises(TypeError, match=r"alpha_iou: .*'alfa'; did you mean 'alpha'\?"):
+        similarity("alpha_iou", GOOD, GOOD, alfa=2.0)
+    grid = Grid(DARKNET_ANCHORS, 3)
+    with pytest.raises(TypeError, match=r"^YoloLoss: unknown parameter 'reducton'; did you mean 'reduction'\?$"):
+        YoloLoss(grid, reducton="sum")
+    with pytest.raises(TypeError, match=r"^YoloLoss: .*'weights'; did you mean 'class_weight'\?$"):
+        YoloLoss(grid, weights=[1, 1, 1])
+    with pytest.raises(TypeError, match=r"^YoloLoss: .*'zzz'; its own parameters: coordinates, box_unit, reduction, "):
+        YoloLoss(grid, zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: GIoULoss("mean"), "^GIoULoss takes keywords only: write reduction='mean'$"),
+        (lambda: GIoULoss("xywh"), "^GIoULoss takes keywords only: write box_format='xywh'$"),
+        (lambda: GIoULoss(2.0), "^GIoULoss takes keywords only: write gain=2.0$"),
+        (lambda: GIoULoss("sum", 2), "write reduction='sum', gain=2$"),
+        (lambda: GIoULoss("yolox"), "write convention='yolox'$"),
+        (lambda: SmoothL1Loss(2.0), "write beta=2.0 or gain=2.0$"),
+        (lambda: WIoULoss("v3"), "write version='v3'$"),
+        (lambda: GIoULoss("avg"), "keywords only, reduction, box_format, convention, gain; got 'avg' by place$"),
+        (lambda: BoxLoss("giou", "mean"), r"^BoxLoss\('giou', …\) takes keywords only: write reduction='mean'$"),
+        (lambda: BoxLoss("giou", "cxcywh"), "write box_format='cxcywh'$"),
+        (lambda: giou_loss(GOOD, GOOD, "mean"), r"^giou_loss\(pred, target, …\) .*: write reduction='mean'$"),
+        (lambda: giou_loss(GOOD, GOOD, torch.ones(1)), "write weight=…$"),
+        (lambda: giou_loss(GOOD, GOOD, "sum", torch.ones(1)), "write reduction='sum', weight=…$"),
+        (lambda: giou_loss(GOOD, GOOD, 8), "write avg_factor=8$"),
+        (lambda: giou_loss(GOOD, GOOD, None), "keywords only, reduction, weight, avg_factor; got None by place$"),
+        (lambda: GIoULoss(GOOD, GOOD), r"made without boxes and then called with them: GIoULoss\(\)\(pred, target\)"),
+        (lambda: BoxLoss("giou", GOOD, GOOD), r"then called with them: BoxLoss\('giou'\)\(pred, target\)"),
+    ],
+)
+def test_values_given_by_place(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()

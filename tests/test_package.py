@@ -22,6 +22,7 @@ SOURCE = ROOT / "boxloss"
 
 # A module may import what stands on its own line or below, of the package; and these third parties.
 LAYERS = [
+    {"values"},
     {"_version", "boxes", "colors", "distributed", "threads", "errors", "extras", "files", "geometry"},
     {"kernels", "config"},
     {"losses", "folders", "conventions"},

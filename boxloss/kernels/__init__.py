@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import in_one_dtype
+from ..boxes import as_pair
 from ..errors import unknown_loss
+from ..values import watcher
 from .native import Library, library
 
 if TYPE_CHECKING:
@@ -85,10 +86,9 @@ def why_not(*boxes: Tensor) -> str:
     """Why no kernel can be used for these tensors, here and now; nothing if one can."""
     if _OFF or _disabled.get():
         return "they are disabled"
-    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
-        return "a function transform or another mode looks at each operation"
-    if torch.autograd.forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None:
-        return "forward mode or tracing looks at each operation"
+    seen = watcher()
+    if seen:
+        return seen
     for tensor in boxes:
         if tensor.device.type != "cpu":
             return f"a tensor is on {tensor.device}; they compute on the CPU"
@@ -174,8 +174,8 @@ def explain(loss: str, pred: Tensor, target: Tensor, **parameters: Any) -> str:
     """
     if loss not in _FORMULAS:
         raise unknown_loss(loss, _FORMULAS)
-    computed, _ = in_one_dtype(pred, target)
-    found = why_not(pred, target) or find(loss, parameters, computed.dtype)
+    pred, target = as_pair(pred, target)
+    found = why_not(pred, target) or find(loss, parameters, pred.dtype)
     if isinstance(found, Kernel):
         instructions = found.library.instructions[found.library.used]
         return f"{loss}: kernel {found.name}, {instructions}, {torch.get_num_threads()} threads"

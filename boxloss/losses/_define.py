@@ -11,9 +11,9 @@ import inspect
 import itertools
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -24,18 +24,20 @@ from ..errors import unknown_loss
 from ..geometry import BoxPair
 from ..kernels import Kernel
 from ._fused import fused
-from ._parameters import Parameter
+from ._keywords import OF_FUNCTIONS, OF_MODULES, Fits, is_reduction, is_tensor, placed, unknown
+from ._parameters import Parameter, is_number
 from ._reduce import check_reduction, reduce_pairs
 
 # What every loss's docstring says of its common arguments and errors, in place of {common} and {raises}.
 _COMMON = """\
-pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length.
+pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length; torchvision's ``BoundingBoxes`` in the format
+        that they name.
     target: boxes that pair up with ``pred``: as many axes, sizes equal or 1; in the same unit.
     reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs. Of no pairs both are 0, with a graph.
     weight: one factor per pair, ``(...)``.
     avg_factor: what ``"mean"`` divides the (weighted) sum by instead of the number of pairs."""
 _RAISES = """\
-TypeError: no tensors of real numbers; an unknown parameter.
+TypeError: not dense tensors of real numbers; an unknown parameter.
     ValueError: the shapes do not pair up; a parameter is outside its domain."""
 
 
@@ -110,6 +112,11 @@ class Loss:
         return " ".join(" ".join(said).split())
 
     @property
+    def fits(self) -> Fits:
+        """By parameter of its own, whether a value looks like one of its."""
+        return {name: parameter.fits for name, parameter in self.parameters.items()}
+
+    @property
     def _paragraphs(self) -> list[str]:
         return (inspect.getdoc(self.formula) or "").split("\n\n")
 
@@ -119,12 +126,15 @@ class Loss:
             return "0, with zero gradient, wherever the boxes do not overlap"
         return f"0, with zero gradient, wherever IoU ≥ {self.zero_from}" if self.zero_from else ""
 
-    def check_parameters(self, given: Mapping[str, Any]) -> None:
+    def check_parameters(self, given: Mapping[str, Any], common: Collection[str] = ()) -> None:
+        """Raise for a parameter that is not the loss's own, and for a value outside its domain.
+
+        Args:
+            common: what the caller has besides, for a hint at what may have been meant.
+        """
         for name, value in given.items():
             if name not in self.parameters:
-                known = ", ".join(self.parameters) or "none"
-                hint = "; boxes of another format: boxloss.boxes.convert" if name == "box_format" else ""
-                raise TypeError(f"{self.name}: unknown parameter {name!r}; its own parameters: {known}{hint}")
+                raise unknown(self.name, name, self.parameters, common)
             self.parameters[name].check(value)
         for name, parameter in self.parameters.items():
             if parameter.required and name not in given:
@@ -208,20 +218,23 @@ def define(
         def function(
             pred: Tensor,
             target: Tensor,
-            *,
+            *values: NoReturn,  # so that a type checker refuses any
             reduction: str = "none",
             weight: Tensor | None = None,
             avg_factor: float | Tensor | None = None,
             **parameters: Any,
         ) -> Tensor:
-            loss.check_parameters(parameters)
+            if values:
+                fits = {"reduction": is_reduction, "weight": is_tensor, **loss.fits, "avg_factor": is_number}
+                raise placed(f"{formula.__name__}(pred, target, …)", values, fits)
+            loss.check_parameters(parameters, OF_FUNCTIONS)
             check_reduction(reduction, avg_factor)
             pred, target = as_pair(pred, target)
             if not torch.compiler.is_compiling():
                 kernel = loss.kernel(parameters, pred, target, weight, avg_factor)
                 if kernel is not None:
-                    formula = functools.partial(loss.of_boxes, parameters)
-                    return fused(kernel, formula, pred, target, reduction, weight, avg_factor)
+                    by_formula = functools.partial(loss.of_boxes, parameters)
+                    return fused(kernel, by_formula, pred, target, reduction, weight, avg_factor)
             return reduce_pairs(loss.of_boxes(parameters, pred, target), reduction, weight, avg_factor)
 
         hints = typing.get_type_hints(function) | typing.get_type_hints(formula, include_extras=True)
@@ -253,12 +266,8 @@ def define(
     return decorate
 
 
-# Keywords of every loss function, and all names that a loss's own parameter can't have.
-_SHARED = {"reduction", "weight", "avg_factor"}
-_TAKEN = {
-    *("pred", "target", *_SHARED),  # of loss functions
-    *("name", "convention", "box_format", "gain", "normalize_weight", "momentum"),  # of BoxLoss
-}
+# All names that a loss's own parameter can't have.
+_TAKEN = {"pred", "target", *OF_FUNCTIONS, "name", *OF_MODULES}
 
 
 def _check_formula(formula: Callable[..., Tensor]) -> None:
@@ -295,7 +304,7 @@ def _public_signature(
     function: Callable[..., Tensor], formula: Callable[..., Tensor], hints: dict[str, Any]
 ) -> inspect.Signature:
     public = inspect.signature(function, follow_wrapped=False)
-    common = [p for p in public.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    common = [p for p in public.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     own = list(inspect.signature(formula).parameters.values())[1:]
     hinted = [p.replace(annotation=hints.get(p.name, p.empty)) for p in common + own]
     return public.replace(parameters=hinted, return_annotation=Tensor)
@@ -342,17 +351,18 @@ def similarity(name: str, pred: Tensor, target: Tensor, **parameters: Any) -> Te
     >>> similarity("iou", torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3]))  # 1/7
     tensor(0.1429)
     """
-    check_own(parameters)
     able = [key for key, loss in LOSSES.items() if math.isfinite(loss.bounds[1]) and not loss.zero_without_overlap]
     loss = find_loss(name)
     if name not in able:
         why = "is 0 also for boxes that lie apart" if loss.zero_without_overlap else "has no upper bound"
         raise ValueError(f"{name!r} {why} and so has no similarity; expected one of {', '.join(able)}")
+    check_own(parameters)
+    loss.check_parameters(parameters)
     return 1.0 - loss.function(pred, target, **parameters)
 
 
 def check_own(parameters: Mapping[str, Any]) -> None:
     """Refuse what is a parameter of every loss function where only a loss's own count."""
-    common = _SHARED & parameters.keys()
+    common = parameters.keys() & OF_FUNCTIONS
     if common:
         raise TypeError(f"expected the loss's own parameters only, got {', '.join(sorted(common))}")

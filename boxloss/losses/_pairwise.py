@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..boxes import check_boxes, in_one_dtype
+from ..boxes import in_one_dtype, opened, to_corners
 from ..geometry import joint_shape
 from ..kernels import Kernel
 from ._define import LOSSES, Loss, LossFunction, check_own, find_loss
@@ -31,7 +31,8 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: An
 
     Args:
         loss: a name, such as ``"giou"``, or a loss function, such as `giou_loss`.
-        a: boxes ``(..., N, 4)`` as x1, y1, x2, y2, taken as predictions.
+        a: boxes ``(..., N, 4)`` as x1, y1, x2, y2, taken as predictions; torchvision's ``BoundingBoxes`` in the format
+            that they name.
         b: boxes ``(..., M, 4)``, taken as targets, in the same unit; leading axes as many, sizes equal or 1.
         parameters: the loss's own.
 
@@ -39,7 +40,7 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: An
         ``(..., N, M)``, in the unit of the loss.
 
     Raises:
-        TypeError: no tensors of real numbers; an unknown parameter.
+        TypeError: not dense tensors of real numbers; an unknown parameter.
         ValueError: the loss is unknown, or the leading axes do not pair up.
 
     >>> a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 4, 2]])
@@ -49,8 +50,8 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: An
     """
     function = loss if callable(loss) else find_loss(loss).function
     check_own(parameters)
-    check_boxes(a, "a")
-    check_boxes(b, "b")
+    a, of_a = opened(a, "a")
+    b, of_b = opened(b, "b")
     batched = a.ndim == b.ndim >= 2 and all(
         p == q or p == 1 or q == 1 for p, q in zip(a.shape[:-2], b.shape[:-2], strict=True)
     )
@@ -60,6 +61,7 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: An
             " axes and leading sizes equal or 1"
         )
     a, b = in_one_dtype(a, b)
+    a, b = to_corners(a, of_a), to_corners(b, of_b)
     formula = functools.partial(function, **parameters)
     compiling = torch.compiler.is_compiling()
     ours = None if compiling else next((loss for loss in LOSSES.values() if loss.function is function), None)

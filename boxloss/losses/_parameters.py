@@ -82,6 +82,14 @@ class Parameter:
             return numbers + (f" {self.domain.text}" if self.domain else "")
         return "anything"
 
+    def fits(self, value: Any) -> bool:
+        """Whether it is plain that a value is meant for this parameter."""
+        try:
+            self.check(value)
+        except (TypeError, ValueError):
+            return False
+        return value is not None and self._accepts != "anything"
+
     def check(self, value: Any) -> None:
         if value is None and self.optional:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..values import check_dense
 from ._parameters import is_finite, is_number
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -32,16 +33,32 @@ def as_weight(weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """The weights of pairs of a shape.
 
     Raises:
-        TypeError: no tensor of real numbers.
+        TypeError: not a dense tensor of real numbers.
         ValueError: of another shape.
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
+    check_dense(weight, "weight")
     if weight.is_complex():
         raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
     if weight.shape != shape:
         raise ValueError(f"weight: expected one number per pair, shape {tuple(shape)}, got {tuple(weight.shape)}")
     return weight.to(dtype)
+
+
+def as_class_weight(weight: Tensor, count: int, like: Tensor) -> Tensor:
+    """A factor of each class, in the dtype and on the device of what it multiplies.
+
+    Raises:
+        TypeError: not a dense tensor.
+        ValueError: of another shape.
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"class_weight: expected a tensor ({count},), got {type(weight).__name__}")
+    check_dense(weight, "class_weight")
+    if weight.shape != (count,):
+        raise ValueError(f"class_weight: expected ({count},), got {tuple(weight.shape)}")
+    return weight.to(like)
 
 
 def divisor(reduction: str, count: int, dtype: torch.dtype, avg_factor: float | Tensor | None) -> float | Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from torch.nn import functional as F  # noqa: N812 – torch's own custom
 from ..classification import cross_entropy_loss, focal_loss
 from ..distributed import mean_count, world_size
 from ..losses import similarity
+from ..losses._keywords import unknown
 from ..modules import BoxLoss
-from .assign import Positives, Truths, assign, ignored
+from .assign import Positives, Truths, checked, overlapping, positives
 from .grid import Grid, strides
 
 REDUCTIONS = ("sum", "batch", "positives")
@@ -68,6 +69,7 @@ class YoloLoss(torch.nn.Module):
         gains: factors of the terms: ``xy``, ``wh``, ``box``, ``objectness``, ``classification``; 1 where not given.
 
     Raises:
+        TypeError: an unknown parameter.
         ValueError: an unknown name, or a number outside its range.
 
     Source: Redmon and Farhadi, YOLOv3, 2018, arXiv:1804.02767, and the behavior of its Darknet implementation
@@ -86,8 +88,11 @@ class YoloLoss(torch.nn.Module):
         ignore_threshold: float = 0.7,
         label_smoothing: float = 0.0,
         gains: dict[str, float] | None = None,
+        **others: NoReturn,  # so that a type checker refuses any
     ) -> None:
         super().__init__()
+        for name in others:
+            raise unknown("YoloLoss", name, YoloLoss.__init__.__kwdefaults__ or ())
         _one_of("box_unit", box_unit, BOX_UNITS)
         _one_of("reduction", reduction, REDUCTIONS)
         _one_of("objectness", objectness, ("one", "iou"))
@@ -123,11 +128,17 @@ class YoloLoss(torch.nn.Module):
             outputs: the head's raw output per scale, ``(B, A·(5 + C), H, W)``.
             truths: the true boxes.
             size: height and width of the network's input in pixels.
+
+        Raises:
+            TypeError: a column of ``truths`` is of another dtype.
+            ValueError: its columns differ in length or device; on the CPU also: an image or a label outside its range,
+                or a box that is not finite or is inverted. Elsewhere a look at values would wait for the device.
         """
         raws = self.grid.split(outputs)
+        truths = checked(truths, raws[0], self.grid.num_classes)
         boxes = self.grid.decode_all([raw.detach() for raw in raws], size)
-        ignore = ignored(boxes, truths, self.ignore_threshold)
-        found = assign(self.grid, raws, size, truths)
+        ignore = overlapping(boxes, truths, self.ignore_threshold)
+        found = positives(self.grid, raws, size, truths)
         chosen = _choose(self.grid, raws, found, size)
         box = self.grid.decode(chosen.raw[:, :4], chosen.cell, chosen.stride, chosen.anchor)
         iou = similarity("iou", box.detach(), chosen.truth)
@@ -181,7 +192,6 @@ class YoloLoss(torch.nn.Module):
         logits, weight = chosen.raw[:, 5:], self.class_weight
         if self.classification == "softmax":
             share = chosen.classes / chosen.classes.sum(1, keepdim=True)  # one that answers for truths of two classes
-            weight = None if weight is None else weight.to(logits.dtype)
             return cross_entropy_loss(
                 logits, share, class_weight=weight, label_smoothing=self.label_smoothing, reduction="sum"
             )
