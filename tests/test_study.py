@@ -570,7 +570,7 @@ def test_a_conclusion_of_detectors_that_find_nothing(data):
         ({"losses": ["gio"]}, "no loss named 'gio'; did you mean 'giou'"),
         (
             {"losses": [Entrant("smooth_l1", parameters={"bet": 1.0})]},
-            "unknown parameter 'bet'; its own parameters: beta",
+            "unknown parameter 'bet'; did you mean 'beta'",
         ),
         ({"losses": []}, "losses: expected at least one"),
         ({"losses": ["ciou", "ciou"]}, "losses: 'ciou' stands there twice"),
