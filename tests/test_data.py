@@ -131,8 +131,9 @@ def test_a_bad_annotation_is_an_error_even_if_bad_boxes_are_skipped(tmp_path, re
 
 BAD_BOXES = {
     "is not finite  ": [1, 2, 10**400, 3],
-    "lies outside its image": [-0.5, 2, 0.5005, 3],
-    "lies outside its image a.png ": [2, 2, 1e-7, 3],
+    "lies outside its image": [-0.5, 2, 0.5, 3],
+    "has less than a thousandth of a pixel inside its image a.png": [-0.5, 2, 0.5005, 3],
+    "has less than a thousandth of a pixel inside its image a.png ": [2, 2, 1e-7, 3],
     "is not finite": [1, 2, float("nan"), 3],
     "is not finite ": [1, 2, float("inf"), 3],
     r"bbox \[1, 2, 0, 3\] has no area: expected a positive width and height": [1, 2, 0, 3],

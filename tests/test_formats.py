@@ -879,10 +879,22 @@ def test_a_file_name_with_a_percent_sign_is_itself_if_there_is_such_a_file(tmp_p
     assert boxes_of(read_annotations(tmp_path)) == expected_boxes(found)
 
 
+def test_only_what_all_file_names_have_in_front_is_left_off(tmp_path):
+    """The picture of another folder that happens to have the name is not taken."""
+    draw(tmp_path / "images", PARTS["train"])
+    draw(tmp_path / "images/b", PARTS["val"][1:])
+    value = coco_of([(f"b/{name}", *rest) for name, *rest in PARTS["val"]])
+    value["images"][0]["file_name"] = "b/a00.png"
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    found = read_annotations(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"images/b/a00\.png is missing, of 5"):
+        CocoImages(found, found.pictures, (64, 64))
+
+
 def test_two_images_of_one_file_are_refused_however_they_are_spelled(tmp_path):
     draw(tmp_path / "images", PARTS["train"])
     value = coco_of(PARTS["train"])
-    value["images"][1] |= {"file_name": "images\\a00.png"}
+    value["images"][1] |= {"file_name": "./a00.png"}
     (tmp_path / "a.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match=r"images 1 and 2 have the same file_name, a00\.png"):
         read_annotations(tmp_path)

@@ -389,8 +389,9 @@ def _cut(part: _Part, boxes: Sequence[_Box]) -> Iterator[_Box]:
         x, width = _inside(x, width, image.width)
         y, height = _inside(y, height, image.height)
         if width < _LEAST or height < _LEAST:
+            place = "lies outside" if _is_outside(box, image) else "has less than a thousandth of a pixel inside"
             size = f"{image.width} × {image.height} pixels"
-            yield box._replace(fault=f"bbox {box.bbox} lies outside its image {image.name} of {size}")
+            yield box._replace(fault=f"bbox {box.bbox} {place} its image {image.name} of {size}")
         else:
             bbox = [x, y, width, height]
             yield box if bbox == box.bbox else box._replace(bbox=bbox)

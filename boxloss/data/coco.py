@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,6 +14,7 @@ from .pictures import headers, is_file
 
 _KEYS = ("images", "annotations", "categories")
 _TRIED = 50  # images, to see which folder holds them
+_DEEP = 12  # folders above a picture
 
 
 def read_coco(path: Path, folders: Sequence[Path], about: str = "COCO") -> Raw:
@@ -32,45 +34,61 @@ def read_coco(path: Path, folders: Sequence[Path], about: str = "COCO") -> Raw:
     if lacking:
         got = f"one without {', '.join(lacking)}" if isinstance(coco, dict) else f"a {type(coco).__name__}"
         raise ValueError(f"{path} is not a COCO file: expected an object with the lists {', '.join(_KEYS)}, got {got}")
+    rest = {key: value for key, value in coco.items() if key not in _KEYS}
     images, pictures = _found(coco["images"], [folder for folder in folders if folder.is_dir()])
     if pictures:
         images = _with_sizes(images, pictures)
     return Raw(
-        path, images, coco["annotations"], coco["categories"], pictures or next(iter(folders), None), about, rest=coco
+        path, images, coco["annotations"], coco["categories"], pictures or next(iter(folders), None), about, rest=rest
     )
 
 
 def _found(images: list[Any], folders: Sequence[Path]) -> tuple[list[Any], Path | None]:
-    """The images with the names of their files in the folder that has most of the first of them, and that folder."""
-    counts = [sum(_place(image, folder) is not None for image in images[:_TRIED]) for folder in folders]
-    if not any(counts):
+    """The images with the names of their files in a folder, and that folder: the one that has most of the first images.
+
+    All names lose the same number of leading folders, such as those of another machine.
+    """
+    best, most = None, 0
+    first = images[:_TRIED]
+    for folder, leading in itertools.product(folders, range(max(map(_depth, first), default=0) + 1)):
+        count = sum(_place(image, folder, leading) is not None for image in first)
+        if count > most:
+            best, most = (folder, leading), count
+        if count == len(first):
+            break
+    if best is None:
         return images, None
-    folder = folders[counts.index(max(counts))]
-    names = [_place(image, folder) for image in images]
-    return [image | {"file_name": name} if name else image for image, name in zip(images, names, strict=True)], folder
+    names = [_place(image, *best) for image in images]
+    return [image | {"file_name": name} if name else image for image, name in zip(images, names, strict=True)], best[0]
 
 
-def _place(image: Any, folder: Path) -> str | None:
+def _depth(image: Any) -> int:
+    name = image.get("file_name") if isinstance(image, dict) else None
+    return min(len(_parts(name)) - 1, _DEEP) if isinstance(name, str) else 0
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+
+
+def _place(image: Any, folder: Path, leading: int) -> str | None:
     """The path of an image's file from a folder, however a tool has written its name; None if it is not there."""
     name = image.get("file_name") if isinstance(image, dict) else None
-    spellings = _spellings(name) if isinstance(name, str) else ()
+    spellings = _spellings(name, leading) if isinstance(name, str) else ()
     return next((PurePath(text).as_posix() for text in spellings if is_file(folder / text)), None)
 
 
-def _spellings(name: str) -> Iterator[str]:
-    """As it is; with slashes; without leading folders, one after the other; and each of them without %20 and its like.
+def _spellings(name: str, leading: int) -> Iterator[str]:
+    """As it is, or without leading folders and with slashes; then without %20 and its like.
 
-    >>> list(_spellings("images\\\\a%20b.jpg"))
-    ['images\\\\a%20b.jpg', 'images/a%20b.jpg', 'a%20b.jpg', 'images/a b.jpg', 'a b.jpg']
+    >>> list(_spellings("images\\\\a%20b.jpg", 0)), list(_spellings("images/a%20b.jpg", 1))
+    (['images\\\\a%20b.jpg', 'images/a%20b.jpg', 'images/a b.jpg'], ['a%20b.jpg', 'a b.jpg'])
     """
-    yield name
-    plain = name.replace("\\", "/")
-    for text in dict.fromkeys((plain, unquote(plain))):
-        parts = [part for part in text.split("/") if part not in ("", ".")]
-        for k in range(len(parts)):
-            spelling = "/".join(parts[k:])
-            if spelling != name:
-                yield spelling
+    if not leading:
+        yield name
+    if parts := _parts(name)[leading:]:
+        plain = "/".join(parts)
+        yield from (text for text in dict.fromkeys((plain, unquote(plain))) if text != name)
 
 
 def _with_sizes(images: list[Any], folder: Path) -> list[Any]:
@@ -80,7 +98,7 @@ def _with_sizes(images: list[Any], folder: Path) -> list[Any]:
         for k, image in enumerate(images)
         if isinstance(image, dict)
         and not (image.get("width") and image.get("height"))
-        and _place(image, folder) is not None
+        and _place(image, folder, 0) is not None
     ]
     found = list(images)
     for k, one in zip(lacking, headers([folder / images[k]["file_name"] for k in lacking]), strict=True):

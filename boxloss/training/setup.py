@@ -43,12 +43,16 @@ class Data:
 def sources(config: TrainConfig) -> tuple[Source, Source]:
     if config.train_json and config.train_images and config.val_json and config.val_images:
         given = (("train", config.train_json, config.train_images), ("val", config.val_json, config.val_images))
-        train, val = (
-            replace(find_source(Path(path), config.format, part), folders=(Path(folder),), voc_origin=config.voc_origin)
-            for part, path, folder in given
-        )
+        train, val = (_coco_source(config, Path(path), Path(folder), part) for part, path, folder in given)
         return train, val
     return find_data(config.data, format=config.format, val_share=config.val_share, voc_origin=config.voc_origin)
+
+
+def _coco_source(config: TrainConfig, path: Path, folder: Path, part: str) -> Source:
+    source = find_source(path, config.format, part)
+    if source.format != "coco":
+        raise ValueError(f"{part}_json: expected a COCO file, got {path}, {source.format}; name that data set by data")
+    return replace(source, folders=(folder,))
 
 
 def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
