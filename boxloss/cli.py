@@ -410,13 +410,14 @@ def _plain_warnings() -> Iterator[None]:
     """Our own warnings are shown, whatever is set for others', and without the line of code that they come from."""
     with warnings.catch_warnings():
         warnings.filterwarnings("default", category=UserWarning, module=r"boxloss\.")
-        shown = warnings.showwarning
+        shown, said = warnings.showwarning, set()
 
         def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:
-            if f"{os.sep}boxloss{os.sep}" in filename:
-                print(f"warning: {message}", file=sys.stderr)
-            else:
+            if f"{os.sep}boxloss{os.sep}" not in filename:
                 shown(message, category, filename, *rest, **more)
+            elif str(message) not in said:  # Python forgets what it has shown when anybody changes a filter
+                said.add(str(message))
+                print(f"warning: {message}", file=sys.stderr)
 
         warnings.showwarning = show
         yield

@@ -10,16 +10,19 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from formats import records as drawn
+from formats import write_yolo as write_drawn
 from PIL import Image
 from torch import nn
 from variants import DEFAULTS
 
 from boxloss import LOSSES, BoxLoss
 from boxloss.cli import main
-from boxloss.data import CocoImages, find_data, read_annotations
+from boxloss.data import CocoImages, Pictures, find_data, read_annotations
 from boxloss.integrations import ultralytics as adapter
 from boxloss.study.detectors import DetectorConfig, check_detector
 from boxloss.training import TrainConfig
@@ -59,11 +62,7 @@ def folder(tmp_path_factory):
     os.environ |= {"YOLO_CONFIG_DIR": str(folder / "settings"), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
     parts = {}
     for name, source, count in zip(("train", "val"), find_data("shapes"), (24, 8), strict=True):
-        annotations = read_annotations(source.annotations)
-        images = annotations.coco["images"][:count]
-        kept = {image["id"] for image in images}
-        boxes = [box for box in annotations.coco["annotations"] if box["image_id"] in kept]
-        few = type(annotations)(annotations.path, annotations.coco | {"images": images, "annotations": boxes})
+        few = read_annotations(source.annotations).part(lambda image, count=count: image["id"] <= count)
         parts[name] = CocoImages(few, source.images, (64, 64))
     write_yolo(folder / "data", parts)
     few_images.append(parts["train"])
@@ -353,14 +352,69 @@ def test_images_that_ultralytics_would_turn_mend_or_pass_over_are_written_anew(t
     (tmp_path / "cut.jpg").write_bytes(whole + b"\0")
     (tmp_path / "jpeg.png").write_bytes(whole)
     (tmp_path / "nothing").write_bytes(whole)
+    records = [{"file_name": path.name, "width": 20, "height": 12} for path in sorted(tmp_path.iterdir())]
+    upright = {"file_name": "turned.jpg", "width": 12, "height": 20}
     linked = {}
-    for path in sorted(tmp_path.iterdir()):
-        place = tmp_path / "given" / path.name.replace(".", "-")
+    for k, record in enumerate([*records, upright]):
+        pictures = Pictures([record], tmp_path, tmp_path)
+        place = tmp_path / "given" / f"{k}"
         place.parent.mkdir(exist_ok=True)
-        _give_image(path, place)
+        _give_image(SimpleNamespace(path=lambda k, known=pictures: known.paths[k], pictures=pictures), 0, place)
         (given,) = place.parent.glob(f"{place.name}.*")
-        linked[path.name] = given.is_symlink()
+        linked[record["file_name"]] = given.is_symlink()
         with Image.open(given) as image:
-            assert image.size == (20, 12)
+            assert image.size == (record["width"], record["height"])
             assert image.getexif().get(0x0112, 1) == 1
     assert [name for name, link in linked.items() if link] == ["plain.jpg", "plain.png"]
+
+
+READERS = {
+    "as written": lambda root: None,
+    "a polygon": lambda root: (root / "labels/train/a00.txt").write_text("2 0.25 0.5 0.5 0.25 0.75 0.75\n"),
+    "a picture without labels": lambda root: (root / "labels/train/a00.txt").unlink(),
+    "lists of pictures": lambda root: _listed(root),
+    "a turned picture": lambda root: _turned(root / "images/train/a00.png"),
+}
+
+
+def _listed(root):
+    for part in ("train", "val"):
+        names = sorted(path.name for path in (root / "images" / part).iterdir())
+        (root / f"{part}.txt").write_text("".join(f"./images/{part}/{name}\n" for name in names))
+    text = (root / "data.yaml").read_text()
+    (root / "data.yaml").write_text(text.replace("images/train", "train.txt").replace("images/val", "val.txt"))
+
+
+def _turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path.with_suffix(".jpg"), exif=exif)
+    path.unlink()
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_ultralytics_reads_the_same_boxes_of_a_data_set(tmp_path, folder, kind):
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    write_drawn(tmp_path, {"train": drawn(1, 9, "a"), "val": drawn(2, 5, "b")})
+    READERS[kind](tmp_path)
+    checked = check_det_dataset(str(tmp_path / "data.yaml"), autodownload=False)
+    for part in ("train", "val"):
+        found = read_annotations(tmp_path, part=part)
+        theirs = {}
+        for label in YOLODataset(img_path=checked[part], data=checked, imgsz=64, augment=False).labels:
+            height, width = label["shape"]
+            size = torch.tensor([width, height] * 2)
+            boxes = torch.as_tensor(label["bboxes"]).view(-1, 4) * size
+            theirs[Path(label["im_file"]).name] = ((width, height), label["cls"].ravel().tolist(), boxes)
+        assert len(theirs) == len(found.coco["images"])
+        for image in found.coco["images"]:
+            size, classes, boxes = theirs[image["file_name"]]
+            ours = found.by_image()[image["id"]]
+            assert size == (image["width"], image["height"])
+            assert [box["category_id"] - 1 for box in ours] == classes
+            corner = torch.tensor([box["bbox"] for box in ours]).view(-1, 4)
+            center = torch.cat((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), 1)
+            torch.testing.assert_close(center, boxes, atol=1e-3, rtol=0)
+    assert checked["names"] == dict(enumerate(found.categories))

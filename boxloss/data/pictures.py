@@ -47,10 +47,8 @@ class Header(NamedTuple):
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                yield image
+        with Image.open(path) as image:
+            yield image
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, EOFError, ArithmeticError, Image.DecompressionBombError) as error:
