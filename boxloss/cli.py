@@ -228,7 +228,7 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     how = {"evaluator": chosen.evaluator, "max_detections": chosen.max_detections}
     if chosen.annotations:
         figures = training.evaluate_detections(
-            chosen.run, chosen.annotations, part=chosen.part, **how, **_reading(chosen)
+            chosen.run, chosen.annotations, part=chosen.part, say=_to_stderr, **how, **_reading(chosen)
         )
     else:
         figures = training.evaluate_run(chosen.run, **how)
@@ -291,7 +291,11 @@ def advise_command(arguments: Sequence[str]) -> None:
 
 
 def _progress(text: str) -> None:
-    print(f"… {text}", file=sys.stderr, flush=True)
+    _to_stderr(f"… {text}")
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def plot_command(arguments: Sequence[str]) -> None:

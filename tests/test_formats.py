@@ -457,7 +457,9 @@ def test_sizes_of_the_picture_as_it_is_stored_mean_it_so(tmp_path, orientation):
     assert stored.size == (96, 64)
     picture(96, 64, [(7, BOX)]).save(tmp_path / "images/p.jpg", exif=exif, quality=95)  # a tool that knows no EXIF
     one_picture(tmp_path, (96, 64))
-    with pytest.warns(UserWarning, match=r"turned by EXIF: read as they are stored, since .*train\.json has the sizes"):
+    with pytest.warns(
+        UserWarning, match=r"turned by EXIF: read as they are stored, since the sizes in .*train\.json are those"
+    ):
         drawn, box = drawn_and_said(tmp_path)
     torch.testing.assert_close(drawn, box, atol=2, rtol=0)
 
@@ -985,8 +987,13 @@ def test_what_was_recognised_is_said_in_one_line(tmp_path, capsys):
     folder = write_yolo(tmp_path / "data", PARTS)
     train(small(folder), tmp_path / "run", pictures=False)
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(f"images for training 9 from {folder / 'data.yaml'} (YOLO, ")
-    assert "for validation 5" in first
+    assert first.startswith(f"images for training: 9 from {folder / 'data.yaml'} (YOLO, ")
+    assert f"; for validation: 5 from {folder / 'data.yaml'} (YOLO, " in first
+    (tmp_path / "dt.json").write_text("[]")
+    assert main(["evaluate", str(tmp_path / "dt.json"), "--annotations", str(folder), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["AP"] == 0
+    assert err.startswith(f"images: 5 from {folder / 'data.yaml'} (YOLO, ")
 
 
 def test_a_yolo_run_is_evaluated_again_and_compared(tmp_path, capsys):

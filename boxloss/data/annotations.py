@@ -64,6 +64,11 @@ class Annotations:
         """Our numbers by class: 1 … C."""
         return [category["id"] for category in self.coco["categories"]]
 
+    @property
+    def summary(self) -> str:
+        """What it is, in a line."""
+        return f"{len(self.coco['images']):,} from {self.path} ({self.about})"
+
     def by_image(self) -> dict[int, list[dict[str, Any]]]:
         """The boxes of each image, by its number; none for any other."""
         found: dict[int, list[dict[str, Any]]] = defaultdict(list)

@@ -149,7 +149,7 @@ def _turns(paths: Sequence[Path], found: Sequence[Header], said: Sequence[tuple[
     upright = {k: clear.get(k, rest) for k in turned}
     for way, reason in (
         (True, "read upright, as annotation tools and browsers show them"),
-        (False, f"read as they are stored, since {source} has the sizes of the pictures so"),
+        (False, f"read as they are stored, since the sizes in {source} are those of the stored pictures"),
     ):
         if which := [k for k in turned if upright[k] is way]:
             unclear = sum(k not in clear for k in which)

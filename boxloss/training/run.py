@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +126,7 @@ def evaluate_detections(
     part: str = "val",
     voc_origin: int = 0,
     skip_bad_boxes: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """COCO's figures of any detections, a file of COCO results.
 
@@ -134,6 +135,7 @@ def evaluate_detections(
         annotations: a COCO file, or any other data set.
         evaluator, max_detections: as for `coco_figures`.
         format, part, voc_origin, skip_bad_boxes: as for `boxloss.data.read_annotations`.
+        say: is told what was recognised.
     """
     check_max_detections(max_detections)
     source = replace(find_source(annotations, format, part), voc_origin=voc_origin)
@@ -141,6 +143,8 @@ def evaluate_detections(
     found = read_json(detections, "file of detections")
     try:
         results = truth.with_numbers(found)
+        if (source.format, source.annotations) != ("coco", annotations):  # which says all that there is to say
+            say(f"images: {truth.summary}")
         return coco_figures(truth.coco, results, evaluator=evaluator, max_detections=max_detections)
     except ValueError as error:
         raise ValueError(f"{detections}: {error}") from None

@@ -35,9 +35,8 @@ class Data:
     @property
     def about(self) -> str:
         """What was recognised, in a line."""
-        parts = (self.train.annotations, self.val.annotations)
-        each = [f"{len(part.coco['images']):,} from {part.path} ({part.about})" for part in parts]
-        return f"images for training {each[0]}, for validation {each[1]}"
+        train, val = self.train.annotations.summary, self.val.annotations.summary
+        return f"images for training: {train}; for validation: {val}"
 
 
 def sources(config: TrainConfig) -> tuple[Source, Source]:
