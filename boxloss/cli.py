@@ -107,7 +107,7 @@ def compare_command(arguments: Sequence[str]) -> None:
     data = parser.add_argument_group("The data of train, in short")
     data.add_argument("--data", help="shapes, or a data set in COCO's, YOLO's or Pascal VOC's format")
     data.add_argument("--coco", help="the same as --data")
-    data.add_argument("--format", help="of the data set: coco, yolo or voc (default: recognised)")
+    data.add_argument("--format", help="of the data set: coco, yolo or voc (default: recognized)")
     data.add_argument("--val_share", type=float, help="share of the images for validation, of a data set not divided")
     data.add_argument("--voc_origin", type=int, help="1 for the VOC challenge's own files")
     data.add_argument("--skip_bad_boxes", type=bool, help="leave bad boxes out, with a warning")
@@ -265,7 +265,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     """Options that say how a data set is read."""
     from .data import FORMATS
 
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the data set (default: recognised)")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the data set (default: recognized)")
     parser.add_argument("--voc-origin", type=int, choices=(0, 1), default=0, help="1 for the VOC challenge's own files")
     parser.add_argument("--skip-bad-boxes", action="store_true", help="leave bad boxes out, with a warning")
 

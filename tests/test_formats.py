@@ -983,7 +983,7 @@ def test_two_formats_in_one_folder_are_named_with_the_option_that_chooses(tmp_pa
         read_annotations(tmp_path / "data", format="csv")
 
 
-def test_what_was_recognised_is_said_in_one_line(tmp_path, capsys):
+def test_what_was_recognized_is_said_in_one_line(tmp_path, capsys):
     folder = write_yolo(tmp_path / "data", PARTS)
     train(small(folder), tmp_path / "run", pictures=False)
     first = capsys.readouterr().out.splitlines()[0]

@@ -16,7 +16,7 @@ from .sources import (
     find_source,
     read_annotations,
     read_sources,
-    recognise,
+    recognize,
 )
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "ids_beside",
     "read_annotations",
     "read_sources",
-    "recognise",
+    "recognize",
     "shared_pictures",
     "shapes_folder",
 ]

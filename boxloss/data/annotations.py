@@ -52,7 +52,7 @@ class Annotations:
     pictures: Path | None = None
     """The folder that ``file_name`` counts from, if it is known."""
     about: str = "COCO"
-    """The format that was recognised."""
+    """The format that was recognized."""
 
     @property
     def categories(self) -> list[str]:

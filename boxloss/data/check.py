@@ -32,7 +32,7 @@ class Raw:
     pictures: Path | None = None
     """The folder that ``file_name`` counts from."""
     about: str = "COCO"
-    """The format, and what else was recognised."""
+    """The format, and what else was recognized."""
     listed: bool = True
     """The file lists its categories; else they are those that its boxes have."""
     rest: Mapping[str, Any] = field(default_factory=dict)

@@ -23,7 +23,7 @@ def read_coco(path: Path, folders: Sequence[Path], about: str = "COCO") -> Raw:
     Args:
         path: the file.
         folders: that may hold the pictures; the first that does counts.
-        about: what was recognised.
+        about: what was recognized.
 
     Raises:
         FileNotFoundError: no such file.

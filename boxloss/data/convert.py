@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .annotations import Annotations
-from .sources import PARTS, find_data, read_sources, recognise
+from .sources import PARTS, find_data, read_sources, recognize
 
 
 def convert(
@@ -40,7 +40,7 @@ def convert(
         train, val = find_data(str(source), format=format, val_share=val_share)
         parts = {"train": train, "val": val}
     else:
-        parts = recognise(source, format)
+        parts = recognize(source, format)
     if part is not None:
         if part not in parts:
             raise ValueError(f"{source} has no part {part!r}; it has: {', '.join(parts)}")

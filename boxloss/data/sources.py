@@ -39,7 +39,7 @@ class Source:
     part: str = "train"
     format: str = "coco"
     about: str = "COCO"
-    """What was recognised."""
+    """What was recognized."""
     voc: VocPart | None = None
     voc_origin: int = 0
     """1 where VOC's pixels count from 1."""
@@ -84,7 +84,7 @@ def read_annotations(
 
     Args:
         path: a COCO file; a ``data.yaml``; or a folder that holds a data set, as `find_data` takes it.
-        format: ``"coco"``, ``"yolo"`` or ``"voc"``; ``"auto"`` recognises it.
+        format: ``"coco"``, ``"yolo"`` or ``"voc"``; ``"auto"`` recognizes it.
         part: ``"train"``, ``"val"`` or ``"test"``: which, where the path holds several. Boxes of ``"train"`` are cut
             to their image; those of the others stay as they are, as pycocotools judges them.
         pictures: the folder of the pictures of a COCO file, if it is none of the usual places beside it.
@@ -144,7 +144,7 @@ def find_source(path: Path, format: str, part: str) -> Source:
     """
     if part not in PARTS:
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
-    parts = recognise(path, format)
+    parts = recognize(path, format)
     if _WHOLE in parts:
         return replace(parts[_WHOLE], part=part)
     if part not in parts:
@@ -162,7 +162,7 @@ def find_data(
             ``val.json`` and ``images``; ``annotations/instances_train2017.json``, ``train2017`` and the same of
             ``val2017``; and the layouts of Roboflow, CVAT and Label Studio. YOLO: a ``data.yaml``. Pascal VOC: XML
             files in ``Annotations``, with ``ImageSets/Main`` if it is there, or beside the pictures.
-        format: ``"coco"``, ``"yolo"``, ``"voc"``; ``"auto"`` recognises it.
+        format: ``"coco"``, ``"yolo"``, ``"voc"``; ``"auto"`` recognizes it.
         val_share: of the images, for validation, of a data set that is not divided.
         voc_origin: as for `read_annotations`.
 
@@ -173,7 +173,7 @@ def find_data(
     path = shapes_folder(cache_folder()) if data == SHAPES else Path(data)
     if not path.exists():
         raise FileNotFoundError(f"data: no folder {path}; expected {SHAPES!r} or a folder with a data set, or its file")
-    parts = {name: replace(part, voc_origin=voc_origin) for name, part in recognise(path, format).items()}
+    parts = {name: replace(part, voc_origin=voc_origin) for name, part in recognize(path, format).items()}
     if "train" in parts and "val" in parts:
         if val_share is not None:
             raise ValueError(f"val_share: {path} is divided already, into {' and '.join(parts)}; leave it out")
@@ -187,7 +187,7 @@ def find_data(
     return replace(whole, part="train", share=val_share), replace(whole, part="val", share=val_share)
 
 
-def recognise(path: Path, format: str = "auto") -> dict[str, Source]:
+def recognize(path: Path, format: str = "auto") -> dict[str, Source]:
     """The parts of what a path holds, by name; ``"whole"`` alone if it is not divided.
 
     Raises:

@@ -167,7 +167,7 @@ class TrainConfig:
 
     Args:
         data: shapes, drawn on first use; or a data set in COCO's, YOLO's or Pascal VOC's format, a folder or its file.
-        format: of the data set: coco, yolo or voc; auto recognises it.
+        format: of the data set: coco, yolo or voc; auto recognizes it.
         val_share: share of the images for validation, of a data set that is not divided; by a hash of the file names.
         voc_origin: 1 for the VOC challenge's own files, whose pixels count from 1.
         train_json: annotations, if not from data; then all four files are given.

@@ -135,7 +135,7 @@ def evaluate_detections(
         annotations: a COCO file, or any other data set.
         evaluator, max_detections: as for `coco_figures`.
         format, part, voc_origin, skip_bad_boxes: as for `boxloss.data.read_annotations`.
-        say: is told what was recognised.
+        say: is told what was recognized.
     """
     check_max_detections(max_detections)
     source = replace(find_source(annotations, format, part), voc_origin=voc_origin)

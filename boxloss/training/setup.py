@@ -34,7 +34,7 @@ class Data:
 
     @property
     def about(self) -> str:
-        """What was recognised, in a line."""
+        """What was recognized, in a line."""
         train, val = self.train.annotations.summary, self.val.annotations.summary
         return f"images for training: {train}; for validation: {val}"
 
