@@ -214,6 +214,7 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     parser.add_argument("run", type=Path, help="folder of a run; or, with --annotations, a file of COCO results")
     parser.add_argument("--annotations", type=Path, help="what the results are judged by: a COCO file, or any data set")
     parser.add_argument("--part", choices=PARTS, default="val", help="of the annotations (default: %(default)s)")
+    parser.add_argument("--val-share", type=float, help="as in the training, of annotations that are not divided")
     _add_reading(parser)
     parser.add_argument("--evaluator", choices=training.EVALUATORS, default=training.EVALUATORS[0])
     parser.add_argument(
@@ -226,10 +227,13 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     chosen = parser.parse_args(arguments)
     how = {"evaluator": chosen.evaluator, "max_detections": chosen.max_detections}
+    reading = _reading(chosen) | {"part": chosen.part, "val_share": chosen.val_share}
+    given = [name for name, value in reading.items() if value != parser.get_default(name)]
+    if given and not chosen.annotations:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{options}: of --annotations; a run is judged by the val.json in its folder")
     if chosen.annotations:
-        figures = training.evaluate_detections(
-            chosen.run, chosen.annotations, part=chosen.part, say=_to_stderr, **how, **_reading(chosen)
-        )
+        figures = training.evaluate_detections(chosen.run, chosen.annotations, say=_to_stderr, **how, **reading)
     else:
         figures = training.evaluate_run(chosen.run, **how)
     print(json.dumps(figures, indent=2) if chosen.json else training.figures_text(figures))
@@ -258,7 +262,7 @@ def convert_command(arguments: Sequence[str]) -> None:
         coco = found.coco
         counts = f"{len(coco['images']):,} images, {len(coco['annotations']):,} boxes"
         print(f"{path}: {counts}, {len(coco['categories']):,} categories, from {found.about}")
-        print(f"  pictures: {found.pictures}")
+        print(f"  pictures, which are not copied: {found.pictures}")
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
@@ -365,7 +369,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "playground": (playground_command, "a page: drag two boxes, see every loss, its gradient and its descent"),
     "doctor": (doctor_command, "what is installed, and what computes each loss"),
     "evaluate": (evaluate_command, "COCO's figures of a run, or of any detections"),
-    "convert": (convert_command, "write a data set in YOLO's or Pascal VOC's format as COCO"),
+    "convert": (convert_command, "write any data set as boxloss reads it, as COCO files"),
 }
 
 

@@ -74,6 +74,8 @@ def check_file(path: Path, kind: type[Any]) -> None:
         values = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"no configuration {path}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder; expected a configuration, YAML. A data set goes behind --data") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
     try:

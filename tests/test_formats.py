@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from boxloss.data import (
     ids_beside,
     read_annotations,
     read_sources,
-    shared_pictures,
+    shared_files,
 )
 from boxloss.files import read_json
 from boxloss.training import coco_figures, evaluate_detections, evaluate_run, train
@@ -29,6 +30,7 @@ from boxloss.training.config import Detect, Network, TrainConfig
 from boxloss.training.folder import read_copy
 from boxloss.training.run import scenes
 from boxloss.training.setup import read_data
+from boxloss.yolo import DARKNET_ANCHORS, Grid
 
 EVALUATORS = ("pycocotools", "faster-coco-eval")
 
@@ -393,7 +395,7 @@ def test_the_same_pictures_in_both_parts_are_said(tmp_path):
     with pytest.warns(UserWarning, match="1 picture of the training images in the validation images, too: val3.png"):
         read_data(small(folder))
     paths = [folder / f"images/train{k}.png" for k in range(1, 7)]
-    assert shared_pictures(paths, [folder / "images/val1.png", paths[3]]) == [paths[3]]
+    assert shared_files(paths, [folder / "images/val1.png", paths[3]]) == [paths[3]]
 
 
 # -- EXIF ------------------------------------------------------------------------------------------------------------
@@ -443,7 +445,9 @@ def test_pictures_are_read_upright(tmp_path, orientation, size, suffix):
     one_picture(tmp_path, size, f"p.{suffix}")
     clear = orientation >= 5 and size[0] != size[1]
     said = "1 picture .* is turned by EXIF: read upright, as annotation tools and browsers show them"
-    with pytest.warns(UserWarning, match=said + ("$" if clear else "; the sizes of 1 of them fit both ways")):
+    with pytest.warns(
+        UserWarning, match=said + ("$" if clear else r"; the sizes of 1 of them \(p\..*\) fit both ways")
+    ):
         drawn, box = drawn_and_said(tmp_path)
     torch.testing.assert_close(drawn, box, atol=3, rtol=0)
 
@@ -785,7 +789,7 @@ def test_entities_that_grow_are_refused_at_once(tmp_path):
 def test_xml_files_without_pictures(tmp_path):
     folder = write_voc(tmp_path, PARTS)
     (folder / "JPEGImages/a00.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"train\.txt: 1 picture missing, of a00\.xml"):
+    with pytest.raises(FileNotFoundError, match=r"train\.txt: .*JPEGImages lacks the pictures of a00\.xml"):
         read_annotations(folder)
     shutil.rmtree(folder / "ImageSets")
     with pytest.warns(UserWarning, match=r"1 XML file without a picture left out: a00\.xml"):
@@ -987,7 +991,7 @@ def test_what_was_recognized_is_said_in_one_line(tmp_path, capsys):
     folder = write_yolo(tmp_path / "data", PARTS)
     train(small(folder), tmp_path / "run", pictures=False)
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(f"images for training: 9 from {folder / 'data.yaml'} (YOLO, ")
+    assert first.startswith(f"images for training: 9 from {folder / 'data.yaml'} (YOLO")
     assert f"; for validation: 5 from {folder / 'data.yaml'} (YOLO, " in first
     (tmp_path / "dt.json").write_text("[]")
     assert main(["evaluate", str(tmp_path / "dt.json"), "--annotations", str(folder), "--json"]) == 0
@@ -1015,3 +1019,295 @@ def test_options_of_older_configurations_count_as_before():
     """A finished study is known by its hash, which must not change when a field is added."""
     assert TrainConfig().hash() == "c5dc165be5ece7e9a20b3851c6c8c0229de4753fb061c250a1767d9815b53431"
     assert TrainConfig(val_share=0.2).hash() != TrainConfig().hash()
+
+
+# -- found by attack -------------------------------------------------------------------------------------------------
+
+
+def stored_without_exif(path, orientation, size):
+    """As a tool that knows no EXIF sees it: the box is of the picture as it is stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = picture(*size, [(7, BOX)])
+    drawn.putpixel((0, 0), (int(path.stem[1:]) * 30, 0, 0))
+    drawn.save(path, exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("how", ["divided", "two files"])
+def test_both_parts_are_turned_alike(tmp_path, how):
+    """The only picture whose size tells is in one of them."""
+    names = [f"p{k}.jpg" for k in range(8)]
+    for k, name in enumerate(names):
+        stored_without_exif(tmp_path / "images" / name, 6 if k == 0 else 3, (96, 64))
+    records = [{"id": k, "file_name": name, "width": 96, "height": 64} for k, name in enumerate(names)]
+    boxes = [{"id": k, "image_id": k, "category_id": 1, "bbox": [*BOX[:2], 20 + 5 * (k % 2), 30]} for k in range(8)]
+
+    def write(path, places):
+        parts = {"images": [records[k] for k in places], "annotations": [boxes[k] for k in places]}
+        path.write_text(json.dumps(coco_of([]) | parts))
+
+    if how == "divided":
+        write(tmp_path / "a.json", range(8))
+    else:
+        write(tmp_path / "train.json", range(4))
+        write(tmp_path / "val.json", range(4, 8))
+    config = small(tmp_path, val_share=0.4 if how == "divided" else None)
+    with pytest.warns(UserWarning, match="8 pictures .* read as they are stored.*; the sizes of 7 of them"):
+        data = read_data(config)
+    assert not any(data.train.pictures.upright + data.val.pictures.upright)
+    assert len(data.val) >= 2
+    with pytest.warns(UserWarning, match="8 pictures .* read as they are stored"):
+        train(config, tmp_path / "run", pictures=False)
+    kept = read_copy(tmp_path / "run")
+    assert [image["upright"] for image in kept.coco["images"]] == [False] * len(data.val)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it was said
+        evaluate_run(tmp_path / "run", pictures=False)
+
+
+@pytest.mark.parametrize("orientation", TURN_BACK)
+@pytest.mark.parametrize("stored", [False, True])
+def test_tiff_which_pillow_turns_by_itself(tmp_path, orientation, stored):
+    upright, exif = (64, 96), Image.Exif()
+    exif[0x0112] = orientation
+    drawn = picture(*upright, [(7, BOX)]).transpose(TURN_BACK[orientation])
+    size, box = upright, BOX
+    if stored:
+        size = drawn.size
+        drawn = picture(*size, [(7, BOX)])
+    (tmp_path / "images").mkdir()
+    drawn.save(tmp_path / "images/p.tif", exif=exif)
+    one_picture(tmp_path, size, "p.tif", box)
+    if stored and orientation < 5:
+        return  # the size does not tell
+    with pytest.warns(UserWarning, match="as they are stored" if stored else "read upright"):
+        drawn_box, said = drawn_and_said(tmp_path)
+    torch.testing.assert_close(drawn_box, said, atol=2, rtol=0)
+
+
+LISTINGS = {
+    "as they are": lambda stem: stem,
+    "with a column": lambda stem: f"{stem}  -1",
+    "with a suffix": lambda stem: f"{stem}.png",
+    "in quotation marks": lambda stem: f'"{stem}"',
+    "in quotation marks, with a suffix": lambda stem: f'"{stem}.png"',
+    "in quotation marks, with a column": lambda stem: f'"{stem}" 1',
+    "with blanks around": lambda stem: f"  {stem}\t",
+}
+
+
+@pytest.mark.parametrize("style", LISTINGS)
+def test_names_in_lists_of_voc(tmp_path, style):
+    parts = {"train": [(f"img {name}", *rest) for name, *rest in PARTS["train"]], "val": PARTS["val"]}
+    folder = write_voc(tmp_path, parts)
+    lines = "".join(LISTINGS[style](name.removesuffix(".png")) + "\r\n" for name, _, _ in parts["train"])
+    (folder / "ImageSets/Main/train.txt").write_text(lines)
+    assert boxes_of(read_annotations(folder)) == expected_boxes(parts["train"])
+
+
+def test_names_in_lists_of_voc_that_are_nowhere(tmp_path):
+    folder = write_voc(tmp_path, PARTS)
+    with (folder / "ImageSets/Main/val.txt").open("a") as file:
+        file.write("nosuch\n")
+    with pytest.raises(FileNotFoundError, match=r"val\.txt: 1 name of 6 without an XML file or a picture: nosuch"):
+        read_annotations(folder, part="val")
+
+
+def test_parts_of_voc_in_other_words(tmp_path):
+    folder = write_voc(tmp_path, PARTS)
+    lists = folder / "ImageSets/Main"
+    (lists / "train.txt").rename(lists / "Train.txt")
+    (lists / "val.txt").rename(lists / "Validation.txt")
+    for part, found in PARTS.items():
+        assert boxes_of(read_annotations(folder, part=part)) == expected_boxes(found)
+
+
+def test_of_two_pictures_for_one_xml_file_it_says_which(tmp_path):
+    folder = write_voc(tmp_path, PARTS)
+    shutil.copy(folder / "JPEGImages/a01.png", folder / "JPEGImages/a00.jpg")
+    assert boxes_of(read_annotations(folder)) == expected_boxes(PARTS["train"])
+    (folder / "Annotations/a00.xml").write_text(voc_xml("a00.gif", *PARTS["train"][0][1:]))
+    with pytest.raises(ValueError, match=r"a00\.xml belongs to a00\.jpg or a00\.png; rename one of them"):
+        read_annotations(folder)
+
+
+def test_links_are_followed_and_hidden_files_are_not_read(tmp_path):
+    write_yolo(tmp_path / "pool", PARTS)
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind / "train").mkdir(parents=True)
+        (tmp_path / "data" / kind / "train/sub").symlink_to(tmp_path / "pool" / kind / "train")
+        (tmp_path / "data" / kind / "train/round").symlink_to(tmp_path / "data" / kind)
+        (tmp_path / "data" / kind / "train/.ipynb_checkpoints").mkdir()
+    picture(64, 64, []).save(tmp_path / "data/images/train/.ipynb_checkpoints/a-checkpoint.png")
+    (tmp_path / "data/labels/train/._a.txt").write_bytes(b"\0\1")
+    (tmp_path / "data/data.yaml").write_text("train: images/train\nnames: [bolt, nut, washer]\n")
+    found = boxes_of(read_annotations(tmp_path / "data"))
+    assert found == expected_boxes([(f"sub/{name}", *rest) for name, *rest in PARTS["train"]])
+    folder = write_voc(tmp_path / "voc", PARTS)
+    (folder / "Annotations/.ipynb_checkpoints").mkdir()
+    shutil.copy(folder / "Annotations/a00.xml", folder / "Annotations/.ipynb_checkpoints/a-checkpoint.xml")
+    (folder / "Annotations/._a.xml").write_bytes(b"\0\5\26\7")
+    shutil.rmtree(folder / "ImageSets")
+    assert boxes_of(read_annotations(folder)) == expected_boxes(PARTS["train"] + PARTS["val"])
+
+
+def test_other_json_files_are_no_data_sets(tmp_path):
+    folder = write_yolo(tmp_path / "a", PARTS)
+    (folder / "notes.json").write_text(json.dumps({"categories": [{"id": 0, "name": "a"}], "info": {"year": 1}}))
+    assert boxes_of(read_annotations(folder)) == expected_boxes(PARTS["train"])
+    folder = write_coco(tmp_path / "b", PARTS)
+    (folder / "train_config.json").write_text(json.dumps({"images": 3, "annotations": {}, "categories": "x"}))
+    (folder / "test.json").write_text(json.dumps({"images": [], "info": {}}))
+    assert boxes_of(read_annotations(folder)) == expected_boxes(PARTS["train"])
+    convert(folder, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.json", "val.json"]
+
+
+def test_several_coco_files_of_one_part(tmp_path):
+    folder = write_coco(tmp_path, {"a": PARTS["train"], "b": PARTS["val"]})
+    with pytest.raises(ValueError, match=r"holds 2 COCO files for one part: a\.json, b\.json; name the file itself"):
+        read_annotations(folder)
+
+
+def test_a_root_is_known_by_its_name_in_the_other_part(tmp_path):
+    folder = write_coco(tmp_path, PARTS)
+    for part, key in (("train", 0), ("val", 9)):
+        value = with_root(read_json(folder / f"{part}.json", ""), "fruit", key)
+        if part == "val":
+            value["annotations"][0]["category_id"] = 9
+        (folder / f"{part}.json").write_text(json.dumps(value))
+    train_part, val_part = read_sources(find_data(str(folder)))
+    assert train_part.categories == val_part.categories == ["fruit", *NAMES]
+
+
+def test_ids_beside_a_file_are_not_written_over_and_not_left(tmp_path):
+    write_coco(tmp_path / "a", {"train": PARTS["train"]}, ids=lambda k: f"i{k}")
+    write_coco(tmp_path / "b", {"train": PARTS["train"]})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train_ids.json").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"train_ids\.json is there already"):
+        convert(tmp_path / "a", tmp_path / "out")
+    assert (tmp_path / "out/train_ids.json").read_text() == "precious"
+    read_annotations(tmp_path / "a").write(tmp_path / "c.json")
+    assert read_annotations(tmp_path / "c.json").own.image_ids[0] == "i0"
+    read_annotations(tmp_path / "b").write(tmp_path / "c.json")
+    assert read_annotations(tmp_path / "c.json").own.are_numbers
+    for broken in ({"image_ids": ["a"] * 9, "category_ids": "xyz", "left_out": [[1]]}, {"image_ids": 3}, [1]):
+        ids_beside(tmp_path / "c.json").write_text(json.dumps(broken))
+        assert read_annotations(tmp_path / "c.json").own.are_numbers
+
+
+def test_one_picture_under_two_paths(tmp_path):
+    draw(tmp_path / "images", PARTS["train"])
+    value = coco_of(PARTS["train"])
+    value["images"][1]["file_name"] = "../images/a00.png"
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    with pytest.raises(ValueError, match=r"images 1 and 2 have the same file_name, a00\.png"):
+        read_annotations(tmp_path)
+
+
+def test_yaml_that_would_grow_without_bound(tmp_path):
+    path = yolo(tmp_path)
+    lines = ["a0: &a0 {x: 1}", *(f"a{k}: &a{k} {{<<: [{', '.join([f'*a{k - 1}'] * 9)}]}}" for k in range(1, 30))]
+    path.write_text("\n".join(lines) + "\ntrain: images/train\nnames: [a]\n")
+    with pytest.raises(ValueError, match="is not YAML"):
+        read_annotations(path)
+    lines = ["a0: &a0 [x]", *(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 30))]
+    path.write_text("\n".join(lines) + "\ntrain: *a29\nnames: *a29\n")
+    with pytest.raises(ValueError, match="expected a folder or a text file"):
+        read_annotations(path)
+
+
+ODD_YAMLS = {
+    "a home that nobody has": {"path": "~nosuchuser/x"},
+    "validation for val": {"val": None, "validation": "images/val"},
+    "back slashes in a list": {"train": "train.txt"},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_YAMLS)
+def test_odd_yaml_files(tmp_path, kind):
+    path = yolo(tmp_path, **ODD_YAMLS[kind])
+    (tmp_path / "train.txt").write_text("".join(f".\\images\\train\\{name}\r\n" for name, _, _ in PARTS["train"]))
+    assert boxes_of(read_annotations(path)) == expected_boxes(PARTS["train"])
+    assert boxes_of(read_annotations(path, part="val")) == expected_boxes(PARTS["val"])
+
+
+@pytest.mark.parametrize("layout", ["LabelImg", "Label Studio", "CVAT"])
+def test_label_files_with_a_list_of_names_beside_them(tmp_path, layout):
+    folder = tmp_path / "images" / layout  # a folder called images above the data set means nothing
+    pictures, labels = {
+        "LabelImg": (folder, folder),
+        "Label Studio": (folder / "images", folder / "labels"),
+        "CVAT": (folder / "obj_train_data", folder / "obj_train_data"),
+    }[layout]
+    draw(pictures, PARTS["train"])
+    labels.mkdir(exist_ok=True)
+    for name, size, boxes in PARTS["train"]:
+        (labels / name).with_suffix(".txt").write_text("".join(yolo_lines(size, boxes)))
+    (folder / ("obj.names" if layout == "CVAT" else "classes.txt")).write_text("bolt\nnut\nwasher\n")
+    assert boxes_of(read_annotations(folder)) == expected_boxes(PARTS["train"])
+    with pytest.raises(ValueError, match=r"is not divided into training and validation; --val-share 0\.2"):
+        find_data(str(folder))
+    train_part, val_part = read_sources(find_data(str(folder), val_share=0.4))
+    assert sorted(boxes_of(train_part) + boxes_of(val_part)) == sorted(expected_boxes(PARTS["train"]))
+    assert read_annotations(folder, part="val", val_share=0.4).coco == val_part.coco
+
+
+def test_folders_that_are_called_as_parts_in_any_case(tmp_path):
+    for part, name in (("train", "Train"), ("val", "Valid")):
+        draw(tmp_path / name / "images", PARTS[part])
+        (tmp_path / name / "annotations").mkdir()
+        for file, size, boxes in PARTS[part]:
+            (tmp_path / name / "annotations" / file).with_suffix(".xml").write_text(voc_xml(file, size, boxes))
+    for part, found in PARTS.items():
+        assert boxes_of(read_annotations(tmp_path, part=part)) == expected_boxes(found)
+
+
+def test_a_data_set_one_folder_down_is_named(tmp_path):
+    folder = write_voc(tmp_path / "VOCdevkit/VOC2012", PARTS)
+    for above in (tmp_path, tmp_path / "VOCdevkit"):
+        with pytest.raises(FileNotFoundError, match=rf"holds no data set: .*; did you mean {folder}\?"):
+            read_annotations(above)
+
+
+def test_evaluate_does_not_pass_over_what_was_asked(tmp_path, capsys):
+    folder = write_coco(tmp_path / "data", {"all": PARTS["train"] + PARTS["val"]})
+    config = small(folder, val_share=0.4, detect=Detect(score_threshold=0.0))
+    figures = train(config, tmp_path / "run", pictures=False)
+    found = str(tmp_path / "run/detections.json")
+    for options in (["--part", "test"], ["--val-share", "0.4"], ["--voc-origin", "1"], ["--format", "coco"]):
+        assert main(["evaluate", str(tmp_path / "run"), *options]) == 1
+        assert (
+            f"{options[0]}: of --annotations; a run is judged by the val.json in its folder" in capsys.readouterr().err
+        )
+    assert main(["evaluate", str(tmp_path / "run"), "--annotations", str(folder)]) == 1
+    assert "is a folder; expected a file of results, such as a run's detections.json" in capsys.readouterr().err
+    assert main(["evaluate", found, "--annotations", str(folder), "--val-share", "0.4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == figures
+    assert main(["evaluate", found, "--annotations", str(folder), "--json"]) == 0
+    assert "images with objects, which count as missed; if it is of a part" in capsys.readouterr().err
+
+
+def test_a_folder_in_place_of_a_configuration(tmp_path, capsys):
+    assert main(["train", str(write_coco(tmp_path, PARTS))]) == 1
+    said = "is a folder; expected a configuration, YAML. A data set goes behind --data"
+    assert said in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_data_set(tmp_path):
+    path = tmp_path / "photo.png"
+    picture(64, 64, []).save(path)
+    with pytest.raises(ValueError, match=r"photo\.png: expected a folder, a COCO file \(\.json\) or a data\.yaml"):
+        read_annotations(path)
+    with pytest.raises(FileNotFoundError, match=r"no annotation file .*nosuch, nor a folder of this name"):
+        read_annotations(tmp_path / "nosuch")
+
+
+def test_outputs_from_coarse_to_fine_are_refused():
+    grid = Grid(DARKNET_ANCHORS, 3)
+    outputs = [torch.zeros(1, 24, n, n) for n in (5, 10, 20)]
+    with pytest.raises(ValueError, match=r"expected the finest scale first, got scales of \[5, 10, 20\] rows; reverse"):
+        grid.split(outputs)
+    assert len(grid.split(outputs[::-1])) == 3

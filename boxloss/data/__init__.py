@@ -4,7 +4,7 @@ from .annotations import Annotations, CocoSubset, OwnIds, ids_beside
 from .augment import Augment, Draws, change_images, change_truths, draw
 from .convert import convert
 from .images import Batch, CocoImages, Letterbox, Sample, collate
-from .pictures import Pictures, shared_pictures
+from .pictures import Pictures, with_orientations
 from .shapes import shapes_folder
 from .sources import (
     FORMATS,
@@ -18,6 +18,7 @@ from .sources import (
     read_sources,
     recognize,
 )
+from .walk import shared_files
 
 __all__ = [
     "FORMATS",
@@ -46,6 +47,7 @@ __all__ = [
     "read_annotations",
     "read_sources",
     "recognize",
-    "shared_pictures",
+    "shared_files",
     "shapes_folder",
+    "with_orientations",
 ]

@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,9 +45,9 @@ class Annotations:
 
     path: Path
     """The file or folder it came from, for messages."""
-    coco: dict[str, Any]
+    coco: dict[str, Any] = field(repr=False)
     """As a COCO file: ``images``, ``annotations``, ``categories``, with the fields that count and no other."""
-    own: OwnIds
+    own: OwnIds = field(repr=False)
     """The file's own ids."""
     pictures: Path | None = None
     """The folder that ``file_name`` counts from, if it is known."""
@@ -89,9 +89,15 @@ class Annotations:
             self, coco=coco, own=self.own._replace(image_ids=[self.own.image_ids[place] for place in places])
         )
 
+    def with_images(self, images: list[dict[str, Any]]) -> Annotations:
+        """With other fields of its images."""
+        return replace(self, coco=self.coco | {"images": images})
+
     def write(self, path: Path) -> None:
         """As a COCO file, with our numbers; the own ids beside it, if they are others."""
-        if not self.own.are_numbers:
+        if self.own.are_numbers:
+            ids_beside(path).unlink(missing_ok=True)  # of another file that was there
+        else:
             write_json(ids_beside(path), self.own._asdict())
         write_json(path, self.coco)
 
@@ -215,6 +221,8 @@ class CocoSubset:
 
     def _drawn(self, ids: list[int], path: Path) -> list[int]:
         of = f" with a box of {', '.join(self.categories)}" if self.categories is not None else ""
+        if not ids and self.images is None:
+            raise ValueError(f"images: {path} has no images{of}")
         if not ids or (self.images is not None and not 1 <= self.images <= len(ids)):
             raise ValueError(
                 f"images: {path} has {len(ids)} images{of}; asked for: {'all' if self.images is None else self.images}"

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 from .annotations import Annotations, OwnIds
 from .fields import Id, Ids, counted, in_order, is_id, number, shown, switch, whole
 
+UPRIGHT = "upright"
+"""The field of an image that EXIF turns: whether its boxes mean the upright picture. Others have no such field."""
 SKIP = "--skip-bad-boxes leaves such boxes out"
 _LEAST = 1e-3  # pixels of a side
 _ROUNDING = 0.02  # pixels that a box may stick out without a word: COCO rounds place and size to hundredths
 _NAMED = 3  # of many in a message
+_LONG = 200  # letters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,11 @@ def _record(kind: str, place: int, record: Any) -> dict[str, Any]:
     return record
 
 
+def _short(value: Id) -> str:
+    """A name or an id in a message."""
+    return str(value)[:_LONG]
+
+
 def _id(kind: str, place: int, record: dict[str, Any]) -> Id:
     if not is_id(record.get("id")):
         raise _FaultError(f"{kind} number {place}: expected an id, a number or text, got {shown(record.get('id'))}")
@@ -152,7 +160,7 @@ def _categories(records: list[Any]) -> list[_Category]:
             parent = record.get("supercategory")
             found.append(_Category(key, name, parent if isinstance(parent, str) else None, record))
         elif other != record:
-            raise _FaultError(f"two different categories have the id {key}: {shown(other)} and {shown(record)}")
+            raise _FaultError(f"two different categories have the id {shown(key)}: {shown(other)} and {shown(record)}")
     if not found:
         raise _FaultError("expected at least one category")
     return found
@@ -189,13 +197,13 @@ def _side(key: Id, record: dict[str, Any], name: str) -> int | None:
 
 def _box(place: int, given: Any, images: list[_Image], categories: list[_Category], places: tuple[Ids, Ids]) -> _Box:
     record = _record("annotation", place, given)
-    called = f"annotation {record['id']}" if is_id(record.get("id")) else f"annotation number {place}"
+    called = f"annotation {_short(record['id'])}" if is_id(record.get("id")) else f"annotation number {place}"
     image = _referred("image", record, called, places[0])
     if image is None:
         raise _FaultError(f"{called}: no image has the id {shown(record.get('image_id'))}")
     category = _referred("category", record, called, places[1])
     if category is None:
-        known = ", ".join(f"{c.id} ({c.name})" for c in categories[:_NAMED])
+        known = ", ".join(f"{_short(c.id)} ({_short(c.name)})" for c in categories[:_NAMED])
         more = f", … ({len(categories)} in all)" if len(categories) > _NAMED else ""
         wrong = shown(record.get("category_id"))
         raise _FaultError(f"{called}: no category has the id {wrong}; there are {known}{more}")
@@ -235,18 +243,24 @@ def _bbox(given: Any) -> tuple[list[float], str]:
 
 def _without_roots(parts: list[_Part]) -> list[_Part]:
     """Without the categories that stand for others, as some tools write them, and that no box of any part has."""
-    used = {part.categories[box.category][:2] for part in parts for box in part.boxes}
+    twice = {name for part in parts for name, n in Counter(c.name for c in part.categories).items() if n > 1}
+
+    def key(category: _Category) -> tuple[str, ...]:
+        """Its name; and if a file has two of that name, its id, too."""
+        return (category.name, str(category.id)) if category.name in twice else (category.name,)
+
+    used = {key(part.categories[place]) for part in parts for place in {box.category for box in part.boxes}}
     left_out: dict[str, None] = {}
     found = []
     for part in parts:
-        kept = _used_or_no_root(part.categories, used)
+        kept = _used_or_no_root(part.categories, lambda category: key(category) in used)
         _refuse_same_names(part.raw.path, kept)
         places = {category.id: place for place, category in enumerate(kept)}
         roots = [category for category in part.categories if category.id not in places]
         boxes = part.boxes
         if roots:
             boxes = [box._replace(category=places[part.categories[box.category].id]) for box in boxes]
-        left_out |= {f"{root.name!r} (id {root.id})": None for root in roots}
+        left_out |= {f"{root.name!r} (id {shown(root.id)})": None for root in roots}
         found.append(replace(part, categories=kept, boxes=boxes, left_out=tuple(root.id for root in roots)))
     if left_out:
         what = "root categories that no box has are" if len(left_out) > 1 else "a root category that no box has is"
@@ -254,13 +268,13 @@ def _without_roots(parts: list[_Part]) -> list[_Part]:
     return found
 
 
-def _used_or_no_root(categories: Sequence[_Category], used: set[tuple[Id, str]]) -> list[_Category]:
+def _used_or_no_root(categories: Sequence[_Category], is_used: Callable[[_Category], bool]) -> list[_Category]:
     """A root is one that another names as its parent, or that has the name of another."""
     parents = Counter(category.parent for category in categories if category.parent != category.name)
-    kept = [category for category in categories if category[:2] in used or not parents[category.name]]
+    kept = [category for category in categories if is_used(category) or not parents[category.name]]
     names = Counter(category.name for category in kept)
     for category in list(kept):
-        if names[category.name] > 1 and category[:2] not in used:
+        if names[category.name] > 1 and not is_used(category):
             kept.remove(category)
             names[category.name] -= 1
     return kept
@@ -330,7 +344,9 @@ def _numbered(part: _Part, names: list[str], rest: Callable[[Mapping[str, Any]],
     category_numbers = [classes[category.name] for category in part.categories]
     coco = rest(part.raw.rest) | {
         "images": [
-            rest(image.record) | {"id": k, "file_name": image.name, "width": image.width, "height": image.height}
+            rest(image.record)
+            | {"id": k, "file_name": image.name, "width": image.width, "height": image.height}
+            | {key: image.record[key] for key in (UPRIGHT,) if isinstance(image.record.get(key), bool)}
             for k, image in enumerate(images, 1)
         ],
         "annotations": [

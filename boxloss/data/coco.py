@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from ..files import read_json
 from .check import Raw
-from .pictures import headers, is_file
+from .pictures import headers
+from .walk import is_file
 
 _KEYS = ("images", "annotations", "categories")
 _TRIED = 50  # images, to see which folder holds them
@@ -75,7 +77,8 @@ def _place(image: Any, folder: Path, leading: int) -> str | None:
     """The path of an image's file from a folder, however a tool has written its name; None if it is not there."""
     name = image.get("file_name") if isinstance(image, dict) else None
     spellings = _spellings(name, leading) if isinstance(name, str) else ()
-    return next((PurePath(text).as_posix() for text in spellings if is_file(folder / text)), None)
+    found = next((text for text in spellings if is_file(folder / text)), None)
+    return None if found is None else Path(os.path.relpath(folder / found, folder)).as_posix()
 
 
 def _spellings(name: str, leading: int) -> Iterator[str]:

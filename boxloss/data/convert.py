@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .annotations import Annotations
+from .annotations import Annotations, ids_beside
+from .pictures import with_orientations
 from .sources import PARTS, find_data, read_sources, recognize
 
 
@@ -43,7 +44,12 @@ def convert(
         parts = recognize(source, format)
     if part is not None:
         if part not in parts:
-            raise ValueError(f"{source} has no part {part!r}; it has: {', '.join(parts)}")
+            has = (
+                f"it has: {', '.join(parts)}"
+                if parts.keys() & set(PARTS)
+                else "it is not divided; --val-share divides it"
+            )
+            raise ValueError(f"{source} has no part {part!r}; {has}")
         parts = {part: parts[part]}
     if destination.suffix.lower() == ".json":
         if len(parts) > 1:
@@ -54,11 +60,12 @@ def convert(
         paths = [destination]
     else:
         paths = [destination / f"{name if name in PARTS else 'annotations'}.json" for name in parts]
-    for path in paths:
-        if path.exists():
-            raise FileExistsError(f"{path} is there already; choose another place, or remove it")
+    for place in (*paths, *map(ids_beside, paths)):
+        if place.exists():
+            raise FileExistsError(f"{place} is there already; choose another place, or remove it")
     sources = [replace(one, voc_origin=voc_origin) for one in parts.values()]
-    found = dict(zip(paths, read_sources(sources, skip_bad_boxes=skip_bad_boxes, as_it_is=True), strict=True))
+    understood = with_orientations(read_sources(sources, skip_bad_boxes=skip_bad_boxes, as_it_is=True))
+    found = dict(zip(paths, understood, strict=True))
     for path, part_found in found.items():
         part_found.write(path)
     return found

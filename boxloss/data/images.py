@@ -98,7 +98,7 @@ class CocoImages(Dataset[Sample]):
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     ) -> None:
         self.annotations = annotations
-        self.folder = folder
+        self.folder = folder = Path(folder)
         self.size = size
         self.records: list[dict[str, Any]] = annotations.coco["images"]
         self.pictures = Pictures(self.records, folder, annotations.path)

@@ -6,12 +6,7 @@ annotation tools do not. The sizes in the annotations tell which it was, unless 
 
 from __future__ import annotations
 
-import filecmp
-import functools
-import hashlib
-import os
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,28 +15,35 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
+from .annotations import Annotations
+from .check import UPRIGHT
 from .fields import counted, named
+from .walk import is_file
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
-"""Of the files that count as pictures in a folder."""
-
-_ORIENTATION = 0x0112  # of EXIF
-_START = 1 << 16  # bytes that two pictures of one length hardly share: reads few pictures whole
+_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101  # of EXIF and TIFF
+_BACK = {  # what undoes each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 class Header(NamedTuple):
     """What a picture file says of itself."""
 
-    width: int
-    """Of the picture as it is stored; and of the upright one, where it is ``quarter`` turned, the other way round."""
-    height: int
-    turned: bool
-    quarter: bool
+    stored: tuple[int, int]
+    """Width and height of the picture as it is stored."""
+    orientation: int
+    """1, or what EXIF says is to be done: 2 to 8."""
 
     @property
     def upright(self) -> tuple[int, int]:
-        """Width and height."""
-        return (self.height, self.width) if self.quarter else (self.width, self.height)
+        """Width and height of the upright picture."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
 
 
 @contextmanager
@@ -62,39 +64,25 @@ def header(path: Path) -> Header:
         FileNotFoundError, ValueError: no such file, or not a picture.
     """
     with _opened(path) as image:
-        # Pillow turns TIFF by itself, and says the size of the upright picture.
-        orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
-        return Header(image.width, image.height, orientation in range(2, 9), orientation in range(5, 9))
+        size = image.size
+        if image.format == "PNG" and not _may_hold_exif(path):
+            return Header(size, 1)
+        exif = image.getexif()
+        orientation = exif.get(_ORIENTATION, 1)
+        if image.format == "TIFF":  # which Pillow turns by itself, and says the size of the upright picture
+            size = exif.get(_WIDTH, size[0]), exif.get(_HEIGHT, size[1])
+        return Header(size, orientation if orientation in _BACK else 1)
 
 
-def is_file(path: Path) -> bool:
-    """Also False for a name that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Also False for a name that no folder can have."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
+def _may_hold_exif(png: Path) -> bool:
+    """Pillow decodes a whole PNG to see."""
+    data = png.read_bytes()
+    return b"eXIf" in data or b"Orientation" in data
 
 
 def headers(paths: Sequence[Path]) -> list[Header]:
     with ThreadPoolExecutor() as pool:
         return list(pool.map(header, paths))
-
-
-def pictures_in(folder: Path, *, deep: bool) -> list[Path]:
-    """The pictures of a folder, by name; ``deep``: and of the folders in it."""
-    if deep:
-        found = [Path(at) / name for at, _, names in os.walk(folder) for name in names]
-    else:
-        found = [path for path in folder.iterdir() if path.is_file()]
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 class Pictures:
@@ -117,14 +105,16 @@ class Pictures:
             raise FileNotFoundError(f"{missing[0]} is missing{others}, of {len(records)} that {source} names")
         found = headers(self.paths)
         for path, one, record in zip(self.paths, found, records, strict=True):
-            width, height = record["width"], record["height"]
-            if (width, height) not in ((one.width, one.height), one.upright):
-                turned = f" (upright {one.upright[0]} × {one.upright[1]})" if one.quarter else ""
-                raise ValueError(
-                    f"{path} has {one.width} × {one.height} pixels{turned}, but {source} says {width} × {height}"
-                )
-        said = [(record["width"], record["height"]) for record in records]
-        self._turns = _turns(self.paths, found, said, source)
+            said = record["width"], record["height"]
+            if said not in (one.stored, one.upright):
+                upright = "" if one.upright == one.stored else f" (upright {_size(one.upright)})"
+                raise ValueError(f"{path} has {_size(one.stored)} pixels{upright}, but {source} says {_size(said)}")
+        decided = [record.get(UPRIGHT) for record in records]
+        if any(one.orientation > 1 and said is None for one, said in zip(found, decided, strict=True)):
+            sizes = [(record["width"], record["height"]) for record in records]
+            decided = list(_meant(self.paths, found, sizes, source))
+        self._orientations = [one.orientation for one in found]
+        self.upright = [one.orientation == 1 or said is not False for one, said in zip(found, decided, strict=True)]
 
     def open(self, index: int, *, decode: bool = True) -> Image.Image:
         """A picture as RGB; without ``decode`` as small as its format allows, to see that it can be read."""
@@ -134,17 +124,53 @@ class Pictures:
                 raise ValueError(f"{path} has pixels of mode {image.mode}; expected 8 bits a channel: convert it")
             if not decode:
                 image.draft("RGB", (1, 1))
-            return (ImageOps.exif_transpose(image) if self._turns[index] else image).convert("RGB")
+            orientation = self._orientations[index]
+            if orientation == 1:
+                return image.convert("RGB")
+            if self.upright[index]:
+                return ImageOps.exif_transpose(image).convert("RGB")
+            image.load()
+            turned = image.getexif().get(_ORIENTATION, 1) == 1  # by Pillow itself
+            return (image.transpose(_BACK[orientation]) if turned else image).convert("RGB")
 
 
-def _turns(paths: Sequence[Path], found: Sequence[Header], said: Sequence[tuple[int, int]], source: Path) -> list[bool]:
-    """Whether each picture is to be turned as EXIF says, because its annotations mean it upright.
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]}"
+
+
+def with_orientations(parts: Sequence[Annotations]) -> list[Annotations]:
+    """The parts of a data set with the field `UPRIGHT` of the pictures that EXIF turns, decided over all of them."""
+    places = [
+        (part, image, part.pictures / image["file_name"])
+        for part in parts
+        for image in part.coco["images"]
+        if part.pictures and is_file(part.pictures / image["file_name"])
+    ]
+    paths = [path for *_, path in places]
+    found = headers(paths)
+    sizes = [(image["width"], image["height"]) for _, image, _ in places]
+    meant = _meant(paths, found, sizes, parts[0].path)
+    fields = {
+        (id(part), image["id"]): {UPRIGHT: upright}
+        for (part, image, _), upright in zip(places, meant, strict=True)
+        if upright is not None
+    }
+    return [
+        part.with_images([image | fields.get((id(part), image["id"]), {}) for image in part.coco["images"]])
+        for part in parts
+    ]
+
+
+def _meant(
+    paths: Sequence[Path], found: Sequence[Header], said: Sequence[tuple[int, int]], source: Path
+) -> list[bool | None]:
+    """Whether the annotations mean the upright picture, which is said; None for pictures that EXIF does not turn.
 
     Where a size fits both ways, in squares and half-turned pictures, the other pictures of the data set decide: a tool
     that stored the sizes of unturned pictures did not turn any.
     """
-    turned = [k for k, one in enumerate(found) if one.turned]
-    clear = {k: said[k] == found[k].upright for k in turned if found[k].quarter and found[k].width != found[k].height}
+    turned = [k for k, one in enumerate(found) if one.orientation > 1]
+    clear = {k: said[k] == found[k].upright for k in turned if found[k].stored != found[k].upright}
     rest = any(clear.values()) or not clear
     upright = {k: clear.get(k, rest) for k in turned}
     for way, reason in (
@@ -152,11 +178,12 @@ def _turns(paths: Sequence[Path], found: Sequence[Header], said: Sequence[tuple[
         (False, f"read as they are stored, since the sizes in {source} are those of the stored pictures"),
     ):
         if which := [k for k in turned if upright[k] is way]:
-            unclear = sum(k not in clear for k in which)
+            unclear = [paths[k].name for k in which if k not in clear]
             text = f"{_pictures(paths, which)} turned by EXIF: {reason}"
-            text += f"; the sizes of {unclear} of them fit both ways, so look at their boxes" if unclear else ""
+            text += f"; the sizes of {len(unclear)} of them ({named(unclear)}) fit both ways" if unclear else ""
+            text += ", so look at their boxes" if unclear else ""
             warnings.warn(text, stacklevel=2)
-    return [upright.get(k, False) for k in range(len(paths))]
+    return [upright.get(k) for k in range(len(paths))]
 
 
 def _pictures(paths: Sequence[Path], which: Sequence[int]) -> str:
@@ -172,21 +199,3 @@ def on_threads(work: Callable[[int], Any], count: int) -> Iterable[Any]:
     """``work(0), work(1), …`` in this order."""
     with ThreadPoolExecutor() as pool:
         yield from pool.map(work, range(count))
-
-
-def shared_pictures(first: Sequence[Path], second: Sequence[Path]) -> list[Path]:
-    """The pictures of the second list that are in the first one, too: the same file, or a copy of it."""
-    by_size = defaultdict(list)
-    for path in first:
-        by_size[path.stat().st_size].append(path)
-    starts = functools.cache(_start)
-
-    def same(path: Path, other: Path) -> bool:
-        return starts(path) == starts(other) and filecmp.cmp(path, other, shallow=False)
-
-    return [path for path in second if any(same(path, other) for other in by_size.get(path.stat().st_size, ()))]
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read(_START)).digest()

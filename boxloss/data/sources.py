@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -12,10 +14,11 @@ from ..files import read_if_whole
 from .annotations import Annotations, OwnIds, divided, ids_beside
 from .check import Raw, checked
 from .coco import read_coco
-from .pictures import is_file
+from .fields import is_id
 from .shapes import shapes_folder
-from .voc import VocPart, listed_stems, read_voc, voc_pictures
-from .yolo_labels import is_yolo, place_of, read_yaml, read_yolo
+from .voc import VocPart, listed_names, read_voc, voc_pictures
+from .walk import PICTURES, files_in, is_file
+from .yolo_labels import is_yolo, place_of, read_data_set, read_yolo
 
 SHAPES = "shapes"
 FORMATS = ("auto", "coco", "yolo", "voc")
@@ -25,7 +28,6 @@ _WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"),
 """What the parts are called, in the names of files and folders."""
 _WHOLE = "whole"
 """The only part of a data set that is not divided."""
-_PEEK = 1 << 16  # bytes of a JSON file that tell whether it may be COCO's
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ class Source:
     def images(self) -> Path:
         """The folder of the pictures."""
         if self.format == "yolo":
-            return place_of(read_yaml(self.annotations), self._yaml_part)[0]
+            return place_of(read_data_set(self.annotations), self._yaml_part)[0]
         own = (folder for folder in self.folders if folder.is_dir() and folder not in self.annotations.parents)
         return next(own, self.folders[0])
 
     @property
     def _yaml_part(self) -> str:
-        return "train" if self.share is not None else self.part
+        return self.part if self.part in read_data_set(self.annotations).parts else "train"
 
     def folder_of(self, file_name: str) -> Path:
         """The folder that holds a picture, by its name in checked annotations."""
@@ -65,7 +67,7 @@ class Source:
     def read(self) -> Raw:
         """What it says, unchecked."""
         if self.format == "yolo":
-            return read_yolo(read_yaml(self.annotations), self._yaml_part)
+            return read_yolo(read_data_set(self.annotations), self._yaml_part)
         if self.voc:
             return read_voc(self.voc, self.voc_origin)
         return read_coco(self.annotations, self.folders, self.about)
@@ -77,6 +79,7 @@ def read_annotations(
     format: str = "auto",
     part: str = "train",
     pictures: Path | None = None,
+    val_share: float | None = None,
     voc_origin: int = 0,
     skip_bad_boxes: bool = False,
 ) -> Annotations:
@@ -85,9 +88,11 @@ def read_annotations(
     Args:
         path: a COCO file; a ``data.yaml``; or a folder that holds a data set, as `find_data` takes it.
         format: ``"coco"``, ``"yolo"`` or ``"voc"``; ``"auto"`` recognizes it.
-        part: ``"train"``, ``"val"`` or ``"test"``: which, where the path holds several. Boxes of ``"train"`` are cut
-            to their image; those of the others stay as they are, as pycocotools judges them.
+        part: ``"train"``, ``"val"`` or ``"test"``: which, where the path holds several; where it is not divided, all
+            of it, unless ``val_share`` is given. Boxes of ``"train"`` are cut to their image; those of the others stay
+            as they are, as pycocotools judges them.
         pictures: the folder of the pictures of a COCO file, if it is none of the usual places beside it.
+        val_share: as for `find_data`: divides a data set that is not divided.
         voc_origin: 1 for the VOC challenge's own files, whose pixels count from 1.
         skip_bad_boxes: leave out boxes that are not finite, have no area, or (of ``"train"``) have no pixel inside
             their image, with a warning that counts them.
@@ -96,7 +101,7 @@ def read_annotations(
         FileNotFoundError: no such file, or no data set in the folder.
         ValueError: not what the format says, or a bad record: the message names file, record and reason.
     """
-    source = find_source(Path(path), format, part)
+    source = find_source(Path(path), format, part, val_share)
     if pictures is not None:
         source = replace(source, folders=(Path(pictures),))
     (found,) = read_sources([replace(source, voc_origin=voc_origin)], skip_bad_boxes=skip_bad_boxes)
@@ -127,23 +132,24 @@ def read_sources(
 def _with_ids_beside(found: Annotations) -> Annotations:
     """A copy of ours, with the ids of the file that it is a copy of."""
     kept = read_if_whole(ids_beside(found.path))
-    try:
-        own = OwnIds(**kept)
-        sizes = [(len(a), len(b)) for a, b in zip(own, found.own, strict=True)]
-    except TypeError:
+    if not isinstance(kept, dict) or kept.keys() != set(OwnIds._fields) or not found.own.are_numbers:
         return found
-    fits = found.own.are_numbers and all(a == b for a, b in sizes[:2])
+    own = OwnIds(**kept)
+    lists = all(isinstance(ids, list) and all(map(is_id, ids)) for ids in own)
+    fits = lists and [len(ids) for ids in own[:2]] == [len(ids) for ids in found.own[:2]]
     return replace(found, own=own) if fits else found
 
 
-def find_source(path: Path, format: str, part: str) -> Source:
-    """A part of what a path holds; all of it where it is not divided.
+def find_source(path: Path, format: str, part: str, val_share: float | None = None) -> Source:
+    """A part of what a path holds; all of it where it is not divided, and ``val_share`` does not divide it.
 
     Raises:
         FileNotFoundError, ValueError: there is no such data set, or it does not have the part.
     """
     if part not in PARTS:
         raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
+    if val_share is not None:
+        return dict(zip(PARTS, find_data(str(path), format=format, val_share=val_share), strict=False))[part]
     parts = recognize(path, format)
     if _WHOLE in parts:
         return replace(parts[_WHOLE], part=part)
@@ -197,27 +203,45 @@ def recognize(path: Path, format: str = "auto") -> dict[str, Source]:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     if not path.is_dir():
         return _of_file(path, format)
-    finders = {"coco": _coco_parts, "yolo": _yolo_parts, "voc": _voc_parts}
-    found = {name: parts for name, find in finders.items() if format in (name, "auto") and (parts := find(path))}
+    found = {name: parts for name, find in _FINDERS.items() if format in (name, "auto") and (parts := find(path))}
     if len(found) > 1:
         held = ", ".join(f"{name} ({next(iter(parts.values())).annotations})" for name, parts in found.items())
         choice = " or ".join(f"--format {name}" for name in found)
         raise ValueError(f"data: {path} holds data sets of several formats: {held}; choose one by {choice}")
     if not found:
+        hint = "; it has label files: write a data.yaml with path, train, val and names" if _has_labels(path) else ""
+        if below := _below(path, format):
+            hint = f"; did you mean {below}?"
         raise FileNotFoundError(
             f"data: {path} holds no data set: expected train.json or annotations/instances_train2017.json, and the same"
-            " of val (COCO); a data.yaml (YOLO); or XML files in Annotations or beside the pictures (Pascal VOC)"
+            f" of val (COCO); a data.yaml (YOLO); or XML files in Annotations or beside the pictures (Pascal VOC){hint}"
         )
     return next(iter(found.values()))
 
 
+def _below(path: Path, format: str) -> Path | None:
+    """A folder in this one that holds a data set."""
+    for place in sorted(path.glob("*/")) + sorted(path.glob("*/*/")):
+        with contextlib.suppress(OSError, ValueError):
+            if place.is_dir() and any(find(place) for name, find in _FINDERS.items() if format in (name, "auto")):
+                return place
+    return None
+
+
 def _of_file(path: Path, format: str) -> dict[str, Source]:
+    if not path.exists():
+        raise FileNotFoundError(f"no annotation file {path}, nor a folder of this name")
     kinds = {".yaml": "yolo", ".yml": "yolo", ".json": "coco"}
-    kind = kinds.get(path.suffix.lower(), "coco") if format == "auto" else format
+    kind = kinds.get(path.suffix.lower()) if format == "auto" else format
+    if kind is None:
+        raise ValueError(f"{path}: expected a folder, a COCO file (.json) or a data.yaml; for others give --format")
     if kind == "voc":
         raise ValueError(f"{path}: expected a folder of XML files for --format voc")
     if kind == "yolo":
-        return {part: Source(path, part=part, format="yolo") for part in read_yaml(path).parts}
+        parts = read_data_set(path).parts
+        if path.suffix.lower() not in kinds:
+            return {_WHOLE: Source(path, format="yolo")}
+        return {part: Source(path, part=part, format="yolo") for part in parts}
     return {_WHOLE: Source(path, tuple(_folders_beside(path)))}
 
 
@@ -230,10 +254,9 @@ def _coco_parts(folder: Path) -> dict[str, Source]:
         by_part = _by_part(_json_files(place))
         if "train" in by_part or "val" in by_part:
             return {part: Source(path, tuple(_folders(folder, path, part)), part) for part, path in by_part.items()}
-    places = [(part, folder / word) for part in PARTS for word in _WORDS[part]]
     parts = {
         part: Source(path, (place, place / "images"), part, about="COCO, a folder for each part")
-        for part, place in places
+        for part, place in _part_folders(folder)
         if (path := _only([*filter(_may_be_coco, _json_files(place))]))
     }
     if parts:
@@ -255,6 +278,8 @@ def _by_part(paths: Iterable[Path]) -> dict[str, Path]:
         parts = [part for part in PARTS if not set(_WORDS[part]).isdisjoint(words)]
         if len(parts) == 1:
             found[parts[0]].append(path)
+    # COCO's own test files have no annotations, and are no reason to stop.
+    found["test"] = [path for path in found["test"] if _may_be_coco(path)][:1]
     chosen = {part: _only(files) for part, files in found.items()}
     return {part: path for part, path in chosen.items() if path}
 
@@ -271,18 +296,18 @@ def _only(paths: Sequence[Path]) -> Path | None:
     if len(boxes) > 1:
         names = ", ".join(path.name for path in boxes[:3])
         raise ValueError(
-            f"data: {boxes[0].parent} holds {len(boxes)} COCO files for one part: {names}; choose by --train-json,"
-            " --train-images, --val-json and --val-images"
+            f"data: {boxes[0].parent} holds {len(boxes)} COCO files for one part: {names}; name the file itself (in"
+            " train and compare both parts, by --train-json, --train-images, --val-json and --val-images)"
         )
     return boxes[0] if boxes else None
 
 
 def _may_be_coco(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(_PEEK)
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and any(
-        key in start for key in (b'"images"', b'"annotations"', b'"categories"')
-    )
+    """Whether a JSON file has COCO's lists, without making sense of the rest."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return all(re.search(rb'"%s"\s*:\s*\[' % key, text) for key in (b"images", b"annotations", b"categories"))
 
 
 def _folders(folder: Path, path: Path, part: str) -> list[Path]:
@@ -291,7 +316,7 @@ def _folders(folder: Path, path: Path, part: str) -> list[Path]:
     words = dict.fromkeys((own, *_WORDS[part]))
     images = folder / "images"
     within = [images / word for word in words] + [images / "default"]
-    beside = [folder / word for word in words]
+    beside = [folder / word for word in (*words, "data")]
     ordered = [images, *within, *beside] if path.parent == folder else [*beside, *within, images]
     return [*ordered, folder, path.parent]
 
@@ -312,18 +337,26 @@ def _yolo_parts(folder: Path) -> dict[str, Source]:
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".yaml", ".yml") and is_yolo(path)]
     if len(files) > 1:
         raise ValueError(f"data: {folder} holds several YOLO data sets: {', '.join(p.name for p in files)}; name one")
+    if not files:
+        names = (folder / name for name in ("classes.txt", "obj.names"))
+        files = [path for path in names if path.is_file() and _has_labels(folder)]
     return _of_file(files[0], "yolo") if files else {}
+
+
+def _has_labels(folder: Path) -> bool:
+    return any(files_in(folder / name, {".txt"}) for name in ("labels", "obj_train_data")) or any(
+        path.with_suffix(".txt").is_file() for path in files_in(folder, PICTURES)
+    )
 
 
 def _voc_parts(folder: Path) -> dict[str, Source]:
     found = _listed_voc(folder) or {
         part: VocPart(place, xml, voc_pictures(place))
-        for part in PARTS
-        for place in (folder / word for word in _WORDS[part])
-        for xml in (place, place / "Annotations")
+        for part, place in _part_folders(folder)
+        for xml in (place / "Annotations", place / "annotations", place)
         if _has_xml(xml)
     }
-    if not found and _has_xml(folder):
+    if not found and any(folder.glob("*.xml")):
         found = {_WHOLE: VocPart(folder, folder, voc_pictures(folder))}
     return {name: _voc(name, part, found.values()) for name, part in found.items()}
 
@@ -334,21 +367,31 @@ def _listed_voc(folder: Path) -> dict[str, VocPart]:
     if annotations is None:
         return {}
     everything = VocPart(folder, annotations, voc_pictures(folder))
-    listings = {part: folder / "ImageSets/Main" / f"{part}.txt" for part in PARTS}
+    listings = {listing.stem.lower(): listing for listing in (folder / "ImageSets/Main").glob("*.txt")}
     return {
-        part: replace(everything, path=listing, stems=listed_stems(listing))
-        for part, listing in listings.items()
-        if listing.is_file()
+        part: replace(everything, path=listings[word], names=listed_names(listings[word]))
+        for part in PARTS
+        for word in _WORDS[part]
+        if word in listings
     } or {_WHOLE: everything}
 
 
+def _part_folders(folder: Path) -> list[tuple[str, Path]]:
+    """Folders that are called as a part, whatever the case, with its name."""
+    inside = {place.name.lower(): place for place in sorted(folder.iterdir()) if place.is_dir()}
+    return [(part, inside[word]) for part in PARTS for word in _WORDS[part] if word in inside]
+
+
 def _has_xml(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("*.xml"))
+    return folder.is_dir() and bool(files_in(folder, {".xml"}))
 
 
 def _voc(name: str, part: VocPart, parts: Iterable[VocPart]) -> Source:
     part = replace(part, others=tuple(other for other in parts if other is not part))
     return Source(part.annotations, (part.pictures,), name, "voc", "Pascal VOC", part)
+
+
+_FINDERS = {"coco": _coco_parts, "yolo": _yolo_parts, "voc": _voc_parts}
 
 
 def cache_folder() -> Path:

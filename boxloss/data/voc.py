@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .check import Raw
 from .fields import counted, named, number, shown, switch, whole
-from .pictures import headers, pictures_in
+from .pictures import headers
+from .walk import PICTURES, files_in
 
 _FOLDERS = ("JPEGImages", "images", "Images", "imgs")
 """That hold the pictures beside ``Annotations``."""
@@ -24,7 +28,7 @@ class VocPart:
     """For messages."""
     annotations: Path
     pictures: Path
-    stems: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
     """Of the files that count, as ``ImageSets/Main`` lists them; None: all."""
     others: tuple[VocPart, ...] = ()
     """The other parts, whose categories are those of this one, too."""
@@ -42,13 +46,13 @@ def voc_pictures(folder: Path) -> Path:
     return next((folder / name for name in _FOLDERS if (folder / name).is_dir()), folder)
 
 
-def listed_stems(listing: Path) -> tuple[str, ...]:
-    """The names in a text file of ``ImageSets/Main``; another column may follow."""
+def listed_names(listing: Path) -> tuple[str, ...]:
+    """The lines of a text file of ``ImageSets/Main``."""
     try:
         lines = listing.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{listing} is not UTF-8 text: {error}") from None
-    return tuple(dict.fromkeys(line.split()[0] for line in lines if line.split()))
+    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def read_voc(part: VocPart, origin: int) -> Raw:
@@ -63,46 +67,74 @@ def read_voc(part: VocPart, origin: int) -> Raw:
         FileNotFoundError: a file that a list names is missing.
         ValueError: not an annotation as VOC has them: the message names the file and the object.
     """
-    pictures = {_stem(path, part.pictures): path for path in _files(part.pictures)}
-    by_name = {path.relative_to(part.pictures).as_posix(): path for path in pictures.values()}
-    trees = {stem: _tree(path) for stem, path in _xml_files(part).items()}
-    own = {stem: _picture(stem, tree, pictures, by_name) for stem, tree in trees.items()}
+    pictures = _by_stem(files_in(part.pictures, PICTURES), part.pictures)
+    files = _by_stem(files_in(part.annotations, {".xml"}), part.annotations)
+    wanted = None if part.names is None else _stems(part, files.keys() | pictures.keys())
+    trees = {stem: _tree(path) for stem, (path, *_) in files.items() if wanted is None or stem in wanted}
+    own = {stem: _picture(part, stem, tree, pictures) for stem, tree in trees.items()}
     alone = [f"{stem}.xml" for stem, picture in own.items() if picture is None]
-    if alone and part.stems is not None:
-        raise FileNotFoundError(f"{part.path}: {counted(alone, 'picture')} missing, of {named(alone)}")
+    if alone and wanted is not None:
+        raise FileNotFoundError(f"{part.path}: {part.pictures} lacks the pictures of {named(alone)}")
     if alone:
         what = counted(alone, "XML file")
         warnings.warn(f"{part.path}: {what} without a picture left out: {named(alone)}", stacklevel=2)
     found = {stem: picture for stem, picture in own.items() if picture}
     taken = set(found.values())
-    bare = {stem: path for stem, path in pictures.items() if path not in taken and _counts(stem, part)}
+    bare = {
+        path.relative_to(part.pictures).as_posix(): path
+        for stem, paths in pictures.items()
+        for path in paths
+        if path not in taken and stem not in found and (wanted is None or stem in wanted)
+    }
     images, boxes = _records(part, found | bare, trees, origin)
-    others = (_tree(path) for other in part.others for path in _xml_files(other).values())
-    names = {box["category_id"] for box in boxes} | {name for tree in others for name in _names(tree)}
-    about = f"Pascal VOC, {len(bare)} of {counted(images, 'picture')} without an XML file"
+    names = {box["category_id"] for box in boxes} | {name for other in part.others for name in _names_of(other)}
+    if not names:
+        raise ValueError(f"{part.path}: no object in {counted(trees, 'XML file')}")
+    about = "Pascal VOC" + (f", {len(bare)} of {counted(images, 'picture')} without an XML file" if bare else "")
     categories = [{"id": name, "name": name} for name in sorted(names)]
     return Raw(part.path, images, boxes, categories, part.pictures, about, listed=False)
 
 
+def _by_stem(paths: list[Path], folder: Path) -> dict[str, list[Path]]:
+    """Files by their paths from a folder without suffixes."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        found[path.relative_to(folder).with_suffix("").as_posix()].append(path)
+    return dict(found)
+
+
+def _stems(part: VocPart, known: Collection[str]) -> frozenset[str]:
+    """The names of a list, which may have quotation marks, a suffix, or a column of -1, 0 or 1 behind them."""
+    found, missing = [], []
+    for name in part.names or ():
+        stem = next((text for text in _spellings(name) if text in known), None)
+        found.append(stem) if stem else missing.append(name)
+    if missing:
+        what = f"{counted(missing, 'name')} of {len(part.names or ())} without an XML file or a picture"
+        raise FileNotFoundError(f"{part.path}: {what}: {named(missing)}")
+    return frozenset(stem for stem in found if stem)
+
+
+def _spellings(name: str) -> list[str]:
+    """
+    >>> _spellings("'a.jpg' -1")
+    ["'a.jpg' -1", "'a.jpg'", "'a.jpg' -1", 'a.jpg', "'a.jpg' -1", "'a.jpg'", "'a.jpg' -1", 'a']
+    """
+    found = [name, re.sub(r"\s+-?[01]$", "", name)]
+    found += [text[1:-1] if text[0] == text[-1] and text[0] in "'\"" else text for text in found]
+    return found + [re.sub(r"\.[A-Za-z]{3,4}$", "", text) for text in found]
+
+
+def _names_of(part: VocPart) -> set[str]:
+    """The categories of a part, whatever else is in it."""
+    files = _by_stem(files_in(part.annotations, {".xml"}), part.annotations)
+    known = files.keys() | _by_stem(files_in(part.pictures, PICTURES), part.pictures).keys()
+    wanted = files.keys() if part.names is None else _stems(part, known)
+    return {name for stem, (path, *_) in files.items() if stem in wanted for name in _names(_tree(path))}
+
+
 def _names(tree: ET.Element) -> set[str]:
     return {name for item in tree.findall("object") if (name := (item.findtext("name") or "").strip())}
-
-
-def _counts(stem: str, part: VocPart) -> bool:
-    return part.stems is None or stem in part.stems
-
-
-def _files(folder: Path) -> list[Path]:
-    return pictures_in(folder, deep=True) if folder.is_dir() else []
-
-
-def _stem(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _xml_files(part: VocPart) -> dict[str, Path]:
-    found = {_stem(path, part.annotations): path for path in sorted(part.annotations.rglob("*.xml"))}
-    return {stem: path for stem, path in found.items() if _counts(stem, part)}
 
 
 def _tree(path: Path) -> ET.Element:
@@ -118,10 +150,15 @@ def _tree(path: Path) -> ET.Element:
     return tree
 
 
-def _picture(stem: str, tree: ET.Element, pictures: dict[str, Path], by_name: dict[str, Path]) -> Path | None:
+def _picture(part: VocPart, stem: str, tree: ET.Element, pictures: dict[str, list[Path]]) -> Path | None:
     """That of the same name, as file names are what people change; else that which the XML names."""
-    name = (tree.findtext("filename") or "").strip().replace("\\", "/")
-    return pictures.get(stem) or by_name.get(name) or by_name.get(name.rpartition("/")[2])
+    name = (tree.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
+    same = pictures.get(stem) or pictures.get(name) or pictures.get(name.rpartition(".")[0]) or []
+    exact = [path for path in same if path.name == name]
+    if len(same) > 1 and len(exact) != 1:
+        names = " or ".join(path.name for path in same)
+        raise ValueError(f"{part.path}: {stem}.xml belongs to {names}; rename one of them, or say which as filename")
+    return next(iter(exact or same), None)
 
 
 def _records(
@@ -136,9 +173,10 @@ def _records(
     for stem, picture in pictures.items():
         width, height = sizes[stem] or (None, None)
         name = picture.relative_to(part.pictures).as_posix()
-        images.append({"id": stem, "file_name": name, "width": width, "height": height})
+        key = stem if stem in trees else stem.removesuffix(picture.suffix)
+        images.append({"id": key, "file_name": name, "width": width, "height": height})
         for k, item in enumerate(trees[stem].findall("object") if stem in trees else (), 1):
-            boxes.append({"image_id": stem} | _object(item, f"{stem}.xml, object {k}", part, origin))
+            boxes.append({"image_id": key} | _object(item, f"{stem}.xml, object {k}", part, origin))
     return images, boxes
 
 
@@ -159,7 +197,8 @@ def _object(item: ET.Element, where: str, part: VocPart, origin: int) -> dict[st
     box = item.find("bndbox")
     texts = [None if box is None else box.findtext(side) for side in ("xmin", "ymin", "xmax", "ymax")]
     corners = [number(text) for text in texts]
-    bbox: Any = None if box is None else texts
+    kinds = ", ".join(child.tag for child in item)
+    bbox: Any = f"bndbox {', '.join(map(str, texts))} in an object with {kinds}"
     if None not in corners:
         x1, y1, x2, y2 = (corner for corner in corners if corner is not None)
         bbox = [x1 - origin, y1 - origin, x2 - x1 + origin, y2 - y1 + origin]

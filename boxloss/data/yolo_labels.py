@@ -16,7 +16,8 @@ from typing import Any
 from ..extras import needs
 from .check import Raw
 from .fields import counted, named, number, shown, whole
-from .pictures import SUFFIXES, headers, is_file, is_folder, pictures_in
+from .pictures import headers
+from .walk import PICTURES, files_in, is_file, is_folder
 
 _FAR = 4.0  # sides of a picture beyond which numbers must be pixels
 _PATH = 500  # characters of a path in a message
@@ -45,7 +46,7 @@ def is_yolo(path: Path) -> bool:
         values = _yaml(path)
     except ValueError:
         return path.stem == "data"
-    return isinstance(values, dict) and not values.keys().isdisjoint(("names", "nc")) and "train" in values
+    return isinstance(values, dict) and not values.keys().isdisjoint(("names", "nc"))
 
 
 def read_yaml(path: Path) -> YoloYaml:
@@ -58,17 +59,50 @@ def read_yaml(path: Path) -> YoloYaml:
     values = _yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected the fields path, train, val and names, got {shown(values)}")
-    parts = {part: _strings(path, part, values[part]) for part in ("train", "val", "test") if values.get(part)}
+    fields = {"train": "train", "val": "val" if values.get("val") else "validation", "test": "test"}
+    parts = {part: _strings(path, name, values[name]) for part, name in fields.items() if values.get(name)}
     if not parts:
-        raise ValueError(f"{path}: expected train and val, folders of pictures or text files that list them")
+        found = ", ".join(str(key) for key in values)
+        raise ValueError(
+            f"{path}: expected train and val, folders of pictures or text files that list them; it has {found[:_PATH]}"
+        )
     return YoloYaml(path, _class_names(path, values), _keypoints(path, values), parts, _roots(path, values))
+
+
+def read_names(path: Path) -> YoloYaml:
+    """What a tool writes that knows no ``data.yaml``: ``classes.txt`` or ``obj.names``, a name a line.
+
+    The pictures are in ``images``, ``obj_train_data``, or beside it; all of them, since the tool divides nothing.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or no names in it.
+    """
+    lines = [line.strip() for line in _text(path).splitlines()]
+    names = dict(enumerate(line for line in lines if line))
+    if not names:
+        raise ValueError(f"{path}: expected the names of the classes, one a line")
+    here = path.absolute().parent
+    place = next((name for name in ("images", "obj_train_data") if (here / name).is_dir()), ".")
+    return YoloYaml(path, names, 0, {"train": [place]}, [here])
+
+
+def read_data_set(path: Path) -> YoloYaml:
+    """A ``data.yaml``, or a file of names."""
+    return read_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else read_names(path)
 
 
 def _yaml(path: Path) -> Any:
     with needs("study", "a data set with a data.yaml"):
         import yaml
+
+    class Plain(yaml.SafeLoader):
+        """Without merge keys (<<), of which a few lines can hold more than any memory."""
+
+        def flatten_mapping(self, node: Any) -> None:
+            pass
+
     try:
-        return yaml.safe_load(path.read_bytes())
+        return yaml.load(path.read_bytes(), Plain)
     except OSError:
         raise
     except Exception as error:  # a bad file fails in many ways: YAML's own, bad dates and numbers, bytes, depth
@@ -129,7 +163,8 @@ def _roots(path: Path, values: dict[str, Any]) -> list[Path]:
     if given is None:
         return [here]
     (text,) = _strings(path, "path", [given])
-    return [here / Path(text).expanduser(), Path(text).expanduser().absolute(), here]
+    named_folder = Path(os.path.expanduser(text))
+    return [here / named_folder, named_folder.absolute(), here]
 
 
 def place_of(data: YoloYaml, part: str) -> tuple[Path, list[Path]]:
@@ -162,8 +197,8 @@ def _existing(data: YoloYaml, part: str, text: str) -> Path:
 
 def _pictures_of(data: YoloYaml, place: Path) -> list[Path]:
     if place.is_dir():
-        return pictures_in(place, deep=True)
-    if place.suffix.lower() in SUFFIXES:
+        return files_in(place, PICTURES)
+    if place.suffix.lower() in PICTURES:
         raise ValueError(f"{data.path}: {place} is a picture; expected a folder, or a text file that lists pictures")
     lines = [line.strip() for line in _text(place).splitlines()]
     return [_listed(data, place, line) for line in lines if line]
@@ -172,7 +207,8 @@ def _pictures_of(data: YoloYaml, place: Path) -> list[Path]:
 def _listed(data: YoloYaml, listing: Path, line: str) -> Path:
     if "://" in line or "\0" in line:
         raise ValueError(f"{listing}: expected paths of pictures, got {shown(line)}")
-    tried = [folder / line for folder in (listing.parent, *data.roots, Path.cwd())]
+    lines = dict.fromkeys((line, line.replace("\\", "/")))
+    tried = [folder / text for text in lines for folder in (listing.parent, *data.roots, Path.cwd())]
     return next((path for path in tried if is_file(path)), tried[0])
 
 
@@ -197,18 +233,18 @@ def read_yolo(data: YoloYaml, part: str) -> Raw:
     missing = [str(picture) for picture in pictures if not is_file(picture)]
     if missing:
         raise FileNotFoundError(f"{data.path}: {part}: {counted(missing, 'picture')} missing: {named(missing)}")
-    labels = [label_of(picture) for picture in pictures]
+    labels = _labels_of(pictures)
     _refuse_shared(pictures, labels)
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
-    corners = 0
+    corners: list[str] = []
     for picture, label, header in zip(pictures, labels, headers(pictures), strict=True):
         name = picture.relative_to(folder).as_posix()
         key = name.removesuffix(picture.suffix)
         width, height = header.upright
         images.append({"id": key, "file_name": name, "width": width, "height": height})
         for where, kind, shares in _lines(data, label):
-            corners += len(shares) == 8
+            corners += [where] if len(shares) == 8 else []
             x, y, w, h = _box(data, where, shares)
             bbox = [x * width, y * height, w * width, h * height]
             boxes.append({"id": where, "image_id": key, "category_id": kind, "bbox": bbox})
@@ -216,9 +252,10 @@ def read_yolo(data: YoloYaml, part: str) -> Raw:
                 points = [share * (height if k % 2 else width) for k, share in enumerate(shares)]
                 boxes[-1]["segmentation"] = [points]
     if corners:
-        lines = f"{corners} line{'s' if corners > 1 else ''} of four corners"
-        warnings.warn(f"{data.path}: {part}: {lines} read as the upright box around them", stacklevel=2)
-    about = f"YOLO, {_unlabelled(data, part, labels)}"
+        lines = f"{counted(corners, 'line')} of four corners read as the upright box around them"
+        warnings.warn(f"{data.path}: {part}: {lines}, the first is {corners[0]}", stacklevel=2)
+    bare = _unlabelled(data, part, labels)
+    about = "YOLO" + (f", {bare} of {counted(labels, 'picture')} without a label file" if bare else "")
     return Raw(data.path, images, boxes, [{"id": k, "name": name} for k, name in data.names.items()], folder, about)
 
 
@@ -228,6 +265,13 @@ def label_of(picture: Path) -> Path:
     return Path(f"{before}{os.sep}labels{os.sep}{after}" if images else picture).with_suffix(".txt")
 
 
+def _labels_of(pictures: Sequence[Path]) -> list[Path]:
+    """Those of all pictures; beside them, if a folder above the data set is what is called images."""
+    found = [label_of(picture) for picture in pictures]
+    beside = [picture.with_suffix(".txt") for picture in pictures]
+    return beside if not any(map(is_file, found)) and any(map(is_file, beside)) else found
+
+
 def _refuse_shared(pictures: Sequence[Path], labels: Sequence[Path]) -> None:
     owner: dict[Path, Path] = {}
     for picture, label in zip(pictures, labels, strict=True):
@@ -235,18 +279,17 @@ def _refuse_shared(pictures: Sequence[Path], labels: Sequence[Path]) -> None:
             raise ValueError(f"{owner[label]} and {picture} share the label file {label}; rename one of them")
 
 
-def _unlabelled(data: YoloYaml, part: str, labels: Sequence[Path]) -> str:
+def _unlabelled(data: YoloYaml, part: str, labels: Sequence[Path]) -> int:
     """How many pictures have no label file, which is no error; a label file without a picture is left out."""
     lacking = sum(not label.is_file() for label in labels)
     if not any(place.endswith(".txt") for place in data.parts[part]):  # a list may well name some pictures only
         known = set(labels)
-        folders = sorted({label.parent for label in labels})
-        files = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.txt"))]
-        alone = [str(path) for path in files if path not in known and path.name.lower() not in _NO_LABELS]
+        files = {path for folder in {label.parent for label in labels} for path in files_in(folder, {".txt"})}
+        alone = [str(path) for path in sorted(files - known) if path.name.lower() not in _NO_LABELS]
         if alone:
             what = counted(alone, "label file")
             warnings.warn(f"{data.path}: {part}: {what} without a picture left out: {named(alone)}", stacklevel=2)
-    return f"{lacking} of {counted(labels, 'picture')} without a label file"
+    return lacking
 
 
 def _lines(data: YoloYaml, label: Path) -> Iterator[tuple[str, int, list[float]]]:
@@ -267,7 +310,9 @@ def _class_and_shares(data: YoloYaml, where: str, fields: list[str]) -> tuple[in
     if kind is None or len(shares) != len(fields) - 1:
         raise ValueError(f"{data.path}: {where}: expected a class and numbers, got {shown(' '.join(fields))}")
     if kind not in data.names:
-        known = f"{min(data.names)} … {max(data.names)}"
+        known = ", ".join(map(str, data.names))
+        if len(data.names) > 2 and list(data.names) == list(range(len(data.names))):
+            known = f"0 … {len(data.names) - 1}"
         raise ValueError(f"{data.path}: {where}: class {kind} has no name; names has {known}")
     if any(abs(share) > _FAR for share in shares[:4]):
         raise ValueError(

@@ -100,7 +100,8 @@ def _key(images: CocoImages, backbone: PretrainedBackbone, flips: int) -> str:
     for index in range(len(images)):
         path = images.path(index).resolve()
         stat = path.stat()
-        found.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        turned = "" if images.pictures.upright[index] else " as stored"
+        found.update(f"{path} {stat.st_size} {stat.st_mtime_ns}{turned}\n".encode())
     return found.hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def missing_annotations(folder: Path, data: Data) -> list[tuple[Path, Any]]:
 
 def read_copy(folder: Path) -> Annotations:
     """The validation part that a folder keeps; where the pictures are, it does not say."""
-    return read_annotations(folder / VAL, part="val", pictures=folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to say was said of the data set
+        return read_annotations(folder / VAL, part="val", pictures=folder)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

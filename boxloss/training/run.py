@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..config import read_config
-from ..data import Batch, CocoImages, find_source, read_sources
+from ..data import Annotations, Batch, CocoImages, find_source, read_sources
 from ..files import read_json, write_json
 from ..page import aligned, fixed
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
@@ -30,6 +31,7 @@ from .report import Report
 from .setup import find_device, make_model, read_images, sources
 
 _SHOWN = 12  # images of the sheet
+_TITLE = 31  # letters
 _CONFIDENT = 0.3  # score of the boxes drawn on it
 
 
@@ -124,6 +126,7 @@ def evaluate_detections(
     max_detections: int = MAX_DETECTIONS,
     format: str = "auto",
     part: str = "val",
+    val_share: float | None = None,
     voc_origin: int = 0,
     skip_bad_boxes: bool = False,
     say: Callable[[str], None] = lambda text: None,
@@ -134,20 +137,33 @@ def evaluate_detections(
         detections: the file; its ids are those of the annotations, or plainly mean them.
         annotations: a COCO file, or any other data set.
         evaluator, max_detections: as for `coco_figures`.
-        format, part, voc_origin, skip_bad_boxes: as for `boxloss.data.read_annotations`.
+        format, part, val_share, voc_origin, skip_bad_boxes: as for `boxloss.data.read_annotations`.
         say: is told what was recognized.
     """
     check_max_detections(max_detections)
-    source = replace(find_source(annotations, format, part), voc_origin=voc_origin)
+    source = replace(find_source(annotations, format, part, val_share), voc_origin=voc_origin)
     (truth,) = read_sources([source], skip_bad_boxes=skip_bad_boxes, as_it_is=True)
+    if detections.is_dir():
+        raise ValueError(f"{detections} is a folder; expected a file of results, such as a run's {DETECTIONS}")
     found = read_json(detections, "file of detections")
     try:
         results = truth.with_numbers(found)
         if (source.format, source.annotations) != ("coco", annotations):  # which says all that there is to say
             say(f"images: {truth.summary}")
+        _warn_of_unseen(detections, truth, results)
         return coco_figures(truth.coco, results, evaluator=evaluator, max_detections=max_detections)
     except ValueError as error:
         raise ValueError(f"{detections}: {error}") from None
+
+
+def _warn_of_unseen(detections: Path, truth: Annotations, results: list[dict[str, Any]]) -> None:
+    """Of results that may be of a part of the images only, such as those of a data set that a run has divided."""
+    seen = {box["image_id"] for box in results}
+    there = {box["image_id"] for box in truth.coco["annotations"]}
+    missed = len(there - seen)
+    if seen and 2 * missed > len(there):
+        text = f"{detections} has no detection in {missed} of {len(there)} images with objects, which count as missed"
+        warnings.warn(f"{text}; if it is of a part of them, name that part", stacklevel=2)
 
 
 def load_model(config: TrainConfig, folder: Path, classes: int, report: Report) -> Yolo:
@@ -192,12 +208,21 @@ def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
     return [
         Scene(
             images.pictures.open(k),
-            record["file_name"],
+            _shortened(record["file_name"]),
             [box["bbox"] for box in true[record["id"]] if not box["iscrowd"]],
             predicted[record["id"]],
         )
         for k, record in enumerate(images.records[:_SHOWN])
     ]
+
+
+def _shortened(name: str) -> str:
+    """As long as a title may be.
+
+    >>> _shortened("BloodImage_00000_jpg.rf.0123456789abcdef.jpg")
+    'BloodImage_00000_jp…9abcdef.jpg'
+    """
+    return name if len(name) <= _TITLE else f"{name[:19]}…{name[-11:]}"
 
 
 @contextmanager

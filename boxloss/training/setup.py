@@ -12,7 +12,16 @@ from typing import Any
 
 import torch
 
-from ..data import Annotations, CocoImages, Source, find_data, find_source, read_sources, shared_pictures
+from ..data import (
+    Annotations,
+    CocoImages,
+    Source,
+    find_data,
+    find_source,
+    read_sources,
+    shared_files,
+    with_orientations,
+)
 from ..data.fields import counted, named
 from ..yolo import Grid, TinyYolo, Yolo, kmeans_anchors, pretrained_yolo
 from .config import TrainConfig
@@ -61,13 +70,13 @@ def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
         FileNotFoundError, ValueError: a file is missing or bad, or the parts have different categories.
     """
     train, val = read_sources(sources(config), skip_bad_boxes=config.skip_bad_boxes)
-    train, val = config.subset.train.of(train), config.subset.val.of(val)
+    train, val = with_orientations([config.subset.train.of(train), config.subset.val.of(val)])
     _warn_of_more(val, config.detect.limit)
     data = Data(
         read_images(config, train, progress("training images")),
         read_images(config, val, progress("validation images")),
     )
-    both = shared_pictures(data.train.pictures.paths, data.val.pictures.paths)
+    both = shared_files(data.train.pictures.paths, data.val.pictures.paths)
     if both:
         names = named(path.name for path in both)
         text = f"{counted(both, 'picture')} of the training images in the validation images, too: {names}"

@@ -49,6 +49,9 @@ class Grid:
         if len(outputs) != len(self.anchors):
             raise ValueError(f"outputs: expected {len(self.anchors)} scales, got {len(outputs)}")
         found = []
+        rows = [output.shape[-2] for output in outputs if output.ndim]
+        if rows != sorted(rows, reverse=True):
+            raise ValueError(f"outputs: expected the finest scale first, got scales of {rows} rows; reverse them")
         for output in outputs:
             if output.ndim != 4 or output.shape[1] != self.channels:
                 raise ValueError(f"outputs: expected (B, {self.channels}, H, W), got {tuple(output.shape)}")
