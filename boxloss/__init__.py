@@ -4,6 +4,7 @@ from . import boxes, kernels
 from ._version import __version__
 from .boxes import validate_boxes
 from .losses import (
+    FUNCTIONS,
     LOSSES,
     Loss,
     alpha_iou_loss,
@@ -138,3 +139,7 @@ __all__ = [
     "validate_boxes",
     "wiou_loss",
 ]
+
+globals().update(FUNCTIONS)
+__all__ += sorted(FUNCTIONS.keys() - set(__all__))
+del FUNCTIONS

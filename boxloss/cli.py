@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import LOSSES, BoxLoss, Loss, __version__
-from .config import check_file, config_parser, parsed_config
+from .config import check_file, config_parser, parsed_config, yaml_values
 from .errors import FORESEEN
+from .imports import import_installed, import_losses
 
 if TYPE_CHECKING:
     from .study import StudyConfig
 
 _LISTS = ("--losses", "--seeds")
 """Options that take names or numbers with commas between them."""
+_named: list[str] = []
+"""What the user's own losses are imported from, in this command."""
 
 
 LEGEND = (
@@ -38,7 +41,11 @@ LEGEND = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="boxloss", description="Box-regression losses for object detection.")
+    parser = argparse.ArgumentParser(
+        prog="boxloss",
+        description="Box-regression losses for object detection.",
+        epilog="Every command takes --import FILE.py, or a module's name, which defines losses of your own.",
+    )
     parser.add_argument("--version", action="version", version=f"boxloss {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (run, summary) in COMMANDS.items():
@@ -49,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _plain_warnings():
-            chosen.run(own)
+            import_installed()
+            chosen.run(_without_imports(own))
     except FORESEEN as error:
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             sys.stderr.close()
@@ -60,6 +68,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _without_imports(arguments: Sequence[str]) -> list[str]:
+    """Import what ``--import`` names, and what the given configuration does; the other arguments."""
+    left, names, before = [], [], ""
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if before == "--import":
+            names.append(argument)
+        elif option == "--import" and equals:
+            names.append(value)
+        elif argument != "--import":
+            left.append(argument)
+        before = argument if before != "--import" else ""
+    if before == "--import":
+        raise ValueError("--import: expected FILE.py or a module's name behind it")
+    files = [value for option, value in itertools.pairwise(["--config", *left]) if option == "--config"]
+    for file in map(Path, files):
+        if file.suffix.lower() in (".yaml", ".yml") and file.is_file():
+            values = yaml_values(file)
+            given = values.get("imports") if isinstance(values, dict) else None
+            names += [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    _named[:] = import_losses(names)
+    return left
 
 
 def losses_command(arguments: Sequence[str]) -> None:
@@ -82,6 +114,7 @@ def train_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's files")
     parsed = _parsed(parser, arguments, training.TrainConfig)
     config = parsed_config(parser, parsed, training.TrainConfig).absolute()
+    config = dataclasses.replace(config, imports=list(_named))
     stem = Path(str(parsed.config[0])).stem if parsed.config else "train"
     folder = Path(parsed.out or f"runs/{stem}-{config.loss}")
     figures = training.train(config, folder, tensorboard=parsed.tensorboard)
@@ -124,6 +157,7 @@ def compare_command(arguments: Sequence[str]) -> None:
     parsed = _parsed(parser, arguments, study.StudyConfig)
     _replace_reference(parsed, arguments)
     config = _with_data(parsed_config(parser, parsed, study.StudyConfig), parsed)
+    config = dataclasses.replace(config, imports=list(_named))
     executor = study.make_executor(
         parsed.executor,
         config.threads,
@@ -199,7 +233,7 @@ def simulate_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--threads", type=int, help="how many chunks at a time (default: as many as torch has)")
     parser.add_argument("--chunk", type=int, default=simulation.CHUNK, help="anchor centers computed at a time")
     parsed = _parsed(parser, arguments, simulation.SimulationConfig)
-    config = parsed_config(parser, parsed, simulation.SimulationConfig)
+    config = dataclasses.replace(parsed_config(parser, parsed, simulation.SimulationConfig), imports=list(_named))
     stem = Path(str(parsed.config[0])).stem if parsed.config else "simulation"
     folder = Path(parsed.out or f"runs/simulate-{stem}")
     summary = simulation.simulate(config, folder, threads=parsed.threads, chunk=parsed.chunk)

@@ -68,20 +68,29 @@ def check_file(path: Path, kind: type[Any]) -> None:
         FileNotFoundError: no such file.
         ValueError: it is not YAML, or not of this kind.
     """
+    values = yaml_values(path)
+    try:
+        check_fields(values, kind)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def yaml_values(path: Path) -> Any:
+    """What a YAML file holds, unchecked.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not YAML.
+    """
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_bytes())
+        return yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"no configuration {path}") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; expected a configuration, YAML. A data set goes behind --data") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
-    try:
-        check_fields(values, kind)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def check_fields(values: Any, kind: type[Any], where: str = "") -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from .config import Config, read_config
+from .config import Config, check_file, read_config, yaml_values
 from .extras import version_of
 from .files import PARTS
+from .imports import refuse_missing
 
 _PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow", "ultralytics")
 
@@ -73,11 +74,24 @@ def refuse_others(path: Path, config: Config, fits: Callable[[Config], bool], wh
     """
     if not path.exists():
         return refuse_foreign(path, what)
-    other = read_config(path, type(config))
+    other = read_recorded(path, type(config))
     if not fits(other):
         changed = "; ".join(differences(asdict(other), asdict(config)))  # type: ignore[call-overload]  # dataclasses
         where = "choose another folder with --out, or remove it"
         raise ValueError(f"{path.parent} holds another {what} ({changed}): {where}{hint}")
+
+
+def read_recorded(path: Path, kind: type[Config]) -> Config:
+    """The configuration that a folder was made with; what it was made with of a user's own must be imported.
+
+    Raises:
+        ValueError: something is not imported, or has changed; or as `read_config`.
+    """
+    check_file(path, kind)
+    values = yaml_values(path)
+    recorded = values.get("imports") if isinstance(values, dict) else None
+    refuse_missing([entry for entry in recorded or () if isinstance(entry, str)], path.parent)
+    return read_config(path, kind)
 
 
 def refuse_foreign(path: Path, what: str) -> None:

@@ -24,7 +24,7 @@ SOURCE = ROOT / "boxloss"
 LAYERS = [
     {"values"},
     {"_version", "boxes", "colors", "distributed", "threads", "errors", "extras", "files", "geometry"},
-    {"kernels", "config"},
+    {"kernels", "config", "imports"},
     {"losses", "folders", "conventions"},
     {"modules", "classification", "region"},
     {"integrations"},

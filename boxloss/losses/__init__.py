@@ -1,4 +1,7 @@
-"""The box-regression losses, by family: the family says which geometry a formula uses."""
+"""The box-regression losses, by family: the family says which geometry a formula uses. A new file here is read."""
+
+import importlib
+import pkgutil
 
 from ._define import LOSSES, Loss, LossFunction, define, find_loss, similarity
 from ._pairwise import pairwise
@@ -75,3 +78,12 @@ __all__ = [
     "tversky_box_loss",
     "wiou_loss",
 ]
+
+for _file in pkgutil.iter_modules(__path__):
+    if not _file.name.startswith("_"):
+        importlib.import_module(f"{__name__}.{_file.name}")
+
+FUNCTIONS = {f"{name}_loss": loss.function for name, loss in LOSSES.items()}
+"""The function of every loss, by its name."""
+globals().update(FUNCTIONS)
+__all__ += sorted(FUNCTIONS.keys() - set(__all__))

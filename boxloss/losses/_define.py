@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import math
+import os
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -281,9 +282,16 @@ def _check_formula(formula: Callable[..., Tensor]) -> None:
     if taken:
         raise TypeError(f"{name}: every loss or its module has {', '.join(sorted(taken))}; expected another name")
     known = LOSSES.get(name.removesuffix("_loss"))
-    place = (formula.__module__, formula.__qualname__)
-    if known and (known.formula.__module__, known.formula.__qualname__) != place:  # the same one: a cell run again
+    if known and not _is_same(known.formula, formula):
         raise ValueError(f"{name}: there is a loss of this name in {known.formula.__module__}; expected another name")
+
+
+def _is_same(known: Callable[..., Tensor], formula: Callable[..., Tensor]) -> bool:
+    """A cell that is run again, or a script that is also imported as a module."""
+    if known.__qualname__ != formula.__qualname__:
+        return False
+    files = [os.path.abspath(one.__code__.co_filename) for one in (known, formula) if hasattr(one, "__code__")]
+    return known.__module__ == formula.__module__ or (len(files) == 2 and files[0] == files[1])
 
 
 def _own_parameters(formula: Callable[..., Tensor]) -> dict[str, Parameter]:

@@ -56,6 +56,7 @@ class SimulationConfig:
         optimizer: sgd: boxes += lr · (2 − IoU) · direction; adam: Adam on the same.
         lr: learning rate.
         decay: shares of the iterations after which it falls to a tenth.
+        imports: files and modules that define losses of your own.
         wh_factor: of the exact direction's components of width and height; the published rules have 2.
     """
 
@@ -70,6 +71,7 @@ class SimulationConfig:
     lr: float = 0.1
     decay: list[float] = field(default_factory=lambda: [0.8, 0.9])
     wh_factor: float = 2.0
+    imports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._make_plain()

@@ -9,17 +9,21 @@ import threading
 from pathlib import Path
 
 from ..errors import FORESEEN
+from ..imports import import_installed, import_losses
 from .trial import REFUSED, run_trial
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m boxloss.study", description="Run a trial of a study.")
     parser.add_argument("folder", type=Path, help="of the trial, with its config.yaml")
+    parser.add_argument("--import", dest="imports", metavar="FILE.py|MODULE", action="append", default=[])
     parser.add_argument("--until-eof", action="store_true", help="end when the standard input does")
     chosen = parser.parse_args()
     if chosen.until_eof:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        import_installed()
+        import_losses(chosen.imports)
         run_trial(chosen.folder)
     except FORESEEN as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

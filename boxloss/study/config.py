@@ -15,7 +15,7 @@ from ..training.config import PATHS, absolute_path
 from .detectors.config import KINDS, OWN, DetectorConfig, absolute_detector
 
 GAINS = ("matched", "fixed")
-_STUDYS = ("loss", "loss_parameters", "match", "seed")
+_STUDYS = ("loss", "loss_parameters", "match", "seed", "imports")
 """The fields of a `TrainConfig` that are the study's to give."""
 _MOST = {"seeds": 1000, "replicates": 10_000}
 
@@ -74,6 +74,7 @@ class StudyConfig:
             as ultralytics:yolo11n.yaml; null: boxloss's own.
         detector_options: of that library: keywords of torchvision's builder, or of ultralytics's train.
         replicates: of the image bootstrap.
+        imports: files and modules that define losses of your own.
     """
 
     losses: list[str | Entrant]
@@ -85,6 +86,7 @@ class StudyConfig:
     detector: str | None = None
     detector_options: dict[str, Any] = field(default_factory=dict)
     replicates: int = 500
+    imports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.gain not in GAINS:
@@ -172,6 +174,7 @@ class StudyConfig:
                         gain=entrant.gain * base.gain,
                         match=match,
                         seed=seed + entrant.seed_offset,
+                        imports=self.imports,
                     )
                     yield Trial(dataset, entrant.called, seed, config)
 

@@ -18,8 +18,8 @@ from .trial import Processes, attempt
 class Executor(Protocol):
     """Where trials run."""
 
-    def run(self, folders: Sequence[Path], threads: int) -> Iterator[tuple[Path, str]]:
-        """Each folder as its trial ends, with what went wrong; trials take ``threads`` cores each."""
+    def run(self, folders: Sequence[Path], threads: int, imports: Sequence[str] = ()) -> Iterator[tuple[Path, str]]:
+        """Each folder as its trial ends, with what went wrong; trials take ``threads`` cores and import ``imports``."""
         ...
 
 
@@ -36,11 +36,13 @@ class Local:
             raise ValueError(f"workers: expected at least 1, got {workers}")
         self.workers, self.retries = workers, retries
 
-    def run(self, folders: Sequence[Path], threads: int) -> Iterator[tuple[Path, str]]:
+    def run(self, folders: Sequence[Path], threads: int, imports: Sequence[str] = ()) -> Iterator[tuple[Path, str]]:
         running = Processes()
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                waiting = {pool.submit(attempt, folder, threads, self.retries, running): folder for folder in folders}
+                waiting = {
+                    pool.submit(attempt, folder, threads, self.retries, running, imports): folder for folder in folders
+                }
                 for done in as_completed(waiting):
                     yield waiting[done], done.result()
             finally:
@@ -66,13 +68,13 @@ class Ray:
             import ray
         self._ray: Any = ray
 
-    def run(self, folders: Sequence[Path], threads: int) -> Iterator[tuple[Path, str]]:
+    def run(self, folders: Sequence[Path], threads: int, imports: Sequence[str] = ()) -> Iterator[tuple[Path, str]]:
         ray = self._ray
         ours = not ray.is_initialized()
         if ours:
             ray.init(address=self.address, include_dashboard=False, log_to_driver=False)
         task = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_retries=self.retries)(attempt)
-        waiting = {task.remote(folder, threads, self.retries): folder for folder in folders}
+        waiting = {task.remote(folder, threads, self.retries, None, imports): folder for folder in folders}
         try:
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)

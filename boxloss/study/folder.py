@@ -13,6 +13,8 @@ STUDY = "study.yaml"
 SUMMARY = "summary.json"
 TABLE = "summary.csv"
 REPORT = "report.html"
+IMPORTS = "imports"
+"""Copies of a user's own losses. Trials are told by name and digest which to import, and look for none themselves."""
 
 
 class Finished(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..errors import BoxlossError
 from ..extras import needs
 from ..files import read_if_whole, write_csv, write_json
 from ..folders import environment, locked
+from ..imports import copied, import_losses, is_importable, refuse_what_others_cannot
+from ..losses import LOSSES
 from ..plots import require_matplotlib
 from ..training import Report, TrainConfig
 from ..training.features import cached_features
@@ -21,7 +24,7 @@ from ..training.setup import find_device, make_grid, make_model, read_data
 from .config import StudyConfig, Trial
 from .detectors import DetectorConfig, check_detector
 from .executors import Executor, Local
-from .folder import STUDY, SUMMARY, TABLE, Finished, data_folder, refuse_other_studies, result_of, trial_folder
+from .folder import IMPORTS, STUDY, SUMMARY, TABLE, Finished, data_folder, refuse_other_studies, result_of, trial_folder
 from .report import write_report
 from .summary import counted, summarize, table, too_few_seeds
 
@@ -47,14 +50,17 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> dict[str, 
     """
     require_matplotlib()  # what is used last is missed first
     page.environment()
-    config = config.absolute()
+    config = replace(config, imports=import_losses(config.imports)).absolute()
+    _refuse_losses_of_this_process(config)
     with locked(folder):
         refuse_other_studies(folder, config)
         trials = list(config.trials())
         left = [trial for trial in trials if result_of(folder, trial) is None]
+        imports = copied(config.imports, folder / IMPORTS) if left else []
+        refuse_what_others_cannot(imports)
         prepare(folder, config, left, here=isinstance(executor, Local))
         _announce(config, len(trials), len(left))
-        failed = run_trials(folder, left, len(trials), config.threads, executor) if left else {}
+        failed = run_trials(folder, left, len(trials), config.threads, executor, imports) if left else {}
         if len(failed) == len(trials):
             raise StudyError(f"all {len(trials)} trials failed: {failures_text(failed)}")
         Report().say("statistics and report")
@@ -64,6 +70,21 @@ def compare(config: StudyConfig, folder: Path, executor: Executor) -> dict[str, 
         write_csv(folder / TABLE, table(summary))
         write_report(folder, config, finished, summary)
     return summary
+
+
+def _refuse_losses_of_this_process(config: StudyConfig) -> None:
+    """See that trials, processes of their own, know every loss.
+
+    Raises:
+        ValueError: one is known to this process alone.
+    """
+    for entrant in config.entrants:
+        loss = LOSSES.get(entrant.loss)
+        if loss and not is_importable(loss.formula, config.imports):
+            raise ValueError(
+                f"losses: {entrant.loss} is defined in {loss.formula.__module__}, which trials, processes of their own,"
+                " do not import: put it into a file of its own, and name that by --import FILE.py, or imports=[…]"
+            )
 
 
 def _announce(config: StudyConfig, trials: int, left: int) -> None:
@@ -134,7 +155,9 @@ def _check(base: TrainConfig, kept: Path, here: bool) -> list[tuple[Path, Any]]:
     return missing
 
 
-def run_trials(folder: Path, left: Sequence[Trial], total: int, threads: int, executor: Executor) -> dict[str, str]:
+def run_trials(
+    folder: Path, left: Sequence[Trial], total: int, threads: int, executor: Executor, imports: Sequence[str] = ()
+) -> dict[str, str]:
     """Run the trials that are left.
 
     Returns:
@@ -146,7 +169,8 @@ def run_trials(folder: Path, left: Sequence[Trial], total: int, threads: int, ex
     failed = {}
     started = time.monotonic()
     with tqdm(total=total, initial=total - len(left), desc="trials", unit="trial", disable=None) as bar:
-        for done, (where, failure) in enumerate(executor.run(list(by_folder), threads), 1):
+        more = (imports,) if imports else ()  # an executor of one's own need not know them
+        for done, (where, failure) in enumerate(executor.run(list(by_folder), threads, *more), 1):
             trial = by_folder[where]
             result = result_of(folder, trial)
             if result is None:

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import read_config
 from ..files import read_if_whole, write_json
+from ..folders import read_recorded
+from ..imports import own_process
 from ..training import TrainConfig, train
 from ..training.folder import CONFIG, DETECTIONS, read_metrics
 from .detectors import DetectorConfig, train_detector
@@ -57,11 +58,13 @@ def read_trial(path: Path) -> TrainConfig:
     import yaml
 
     foreign = path.is_file() and "detector" in (yaml.safe_load(path.read_bytes()) or {})
-    return read_config(path, DetectorConfig if foreign else TrainConfig)
+    return read_recorded(path, DetectorConfig if foreign else TrainConfig)
 
 
-def attempt(folder: Path, threads: int, retries: int, running: Processes | None = None) -> str:
-    """Run a trial in a process of its own, again if it dies.
+def attempt(
+    folder: Path, threads: int, retries: int, running: Processes | None = None, imports: Sequence[str] = ()
+) -> str:
+    """Run a trial in a process of its own, which imports ``imports``, again if it dies.
 
     Returns:
         What went wrong; nothing if it is done.
@@ -69,7 +72,7 @@ def attempt(folder: Path, threads: int, retries: int, running: Processes | None 
     failure = ""
     for _ in range(retries + 1):
         with (folder / LOG).open("ab") as log:
-            status = (running or Processes()).run(folder, threads, log)
+            status = (running or Processes()).run(folder, threads, log, imports)
         if status == 0:
             return ""
         failure = _failure(folder, status)
@@ -94,12 +97,11 @@ class Processes:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def run(self, folder: Path, threads: int, log: Any) -> int:
+    def run(self, folder: Path, threads: int, log: Any, imports: Sequence[str] = ()) -> int:
         """A trial to its end; its exit status."""
         command = [sys.executable, "-m", __package__, str(folder), "--until-eof"]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-        if "" not in sys.path and os.getcwd() not in sys.path:  # nor may a file here called random.py be imported there
-            environment["PYTHONSAFEPATH"] = "1"
+        command += [f"--import={name}" for name in imports]
+        environment = own_process() | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         with self._lock:
             if self._stopped:
                 return -1

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ..data import FORMATS, SHAPES, Augment, CocoSubset
+from ..imports import split
 from ..losses import LOSSES, find_loss
 from ..modules import BoxLoss
 from ..yolo import Grid, YoloLoss
@@ -18,7 +19,7 @@ PATHS = ("data", "train_json", "train_images", "val_json", "val_images")
 """The fields of a `TrainConfig` that are paths; ``data`` may also be shapes."""
 READING = ("format", "val_share", "voc_origin")
 """The fields that say how a data set is read."""
-_ADDED = READING
+_ADDED = (*READING, "imports")
 """Fields that older configurations lack: at their defaults they do not count in the hash."""
 
 
@@ -195,6 +196,7 @@ class TrainConfig:
         memory_gb: what the images may take.
         device: auto, cpu, cuda, …
         checkpoint_seconds: from one checkpoint to the next, besides those at the end of each epoch.
+        imports: files and modules that define losses of your own.
     """
 
     data: str = "shapes"
@@ -226,6 +228,7 @@ class TrainConfig:
     memory_gb: float = 4.0
     device: str = "auto"
     checkpoint_seconds: float = 60.0
+    imports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch", 1), ("evaluate_every", 0), ("threads", 0), ("workers", 0)):
@@ -312,7 +315,7 @@ class TrainConfig:
         """The same for two configurations that lead to the same weights."""
         values = asdict(self._what())
         for added in fields(self):
-            if added.name in _ADDED and values[added.name] == added.default:
+            if added.name in _ADDED and values[added.name] in (added.default, []):
                 del values[added.name]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -323,7 +326,8 @@ class TrainConfig:
         return replace(self, **paths)
 
     def _what(self) -> TrainConfig:
-        return replace(self, workers=0, memory_gb=0.0, checkpoint_seconds=0.0)
+        contents = sorted(split(name)[1] for name in self.imports)
+        return replace(self, workers=0, memory_gb=0.0, checkpoint_seconds=0.0, imports=contents)
 
 
 def absolute_path(name: str, path: str | None) -> str | None:

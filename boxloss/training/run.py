@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..config import read_config
 from ..data import Annotations, Batch, CocoImages, find_source, read_sources
 from ..files import read_json, write_json
+from ..folders import read_recorded
 from ..page import aligned, fixed
 from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
@@ -75,7 +75,7 @@ def evaluate_run(
     report = report or Report()
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no run: expected {CONFIG} in it, as boxloss train writes it")
-    config = read_config(folder / CONFIG, TrainConfig)
+    config = read_recorded(folder / CONFIG, TrainConfig)
     annotations = read_copy(folder)
     folder_of_pictures = sources(config)[1].folder_of(annotations.coco["images"][0]["file_name"])
     annotations = replace(annotations, pictures=folder_of_pictures)
