@@ -1,19 +1,24 @@
 """From a loss's formula to straight-line code on numbers: the value of one pair, and its gradient.
 
-`torch.fx` records what the formula and its backward pass do to tensors; here every tensor falls into its elements, so
-that views, stacks and sums over coordinates vanish and operations on single numbers are left. What the formula means
-in its corners (detached factors, ties, 0/0, NaN) comes along, since it is the same operations.
+What the formula and its backward pass do to two boxes is recorded; here every tensor falls into its elements, so that
+views, stacks and sums over coordinates vanish and operations on single numbers are left. What the formula means in its
+corners (detached factors, ties, 0/0, NaN) comes along, since it is the same operations.
+
+A loss call traces, too, so nothing outside the tracing thread may change; `make_fx` and the like patch `torch.nn.Module`
+for the whole process.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..geometry import BoxPair
 
@@ -93,7 +98,7 @@ class Program(NamedTuple):
 
 
 def trace(
-    formula: Callable[..., torch.Tensor],
+    formula: Callable[..., Tensor],
     parameters: Mapping[str, Any],
     dtype: torch.dtype,
     inputs: Mapping[str, Sequence[float]] | None = None,
@@ -112,7 +117,7 @@ def trace(
 
     inputs = inputs or {}
 
-    def loss(pred: torch.Tensor, target: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+    def loss(pred: Tensor, target: Tensor, *given: Tensor) -> Tensor:
         numbers = (number.unbind() for number in given)
         named = {name: of if len(of) > 1 else of[0] for name, of in zip(inputs, numbers, strict=True)}
         return formula(BoxPair(pred, target), **parameters, **named)
@@ -120,7 +125,7 @@ def trace(
     return _trace(torch.func.grad_and_value(loss, argnums=(0, 1)), dtype, list(inputs.values()))
 
 
-def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: torch.dtype) -> Program:
+def trace_direction(rule: Callable[[Tensor, Tensor], Any], dtype: torch.dtype) -> Program:
     """The program of a function of two boxes that gives four numbers and a value; they stand where a gradient would.
 
     Args:
@@ -131,7 +136,7 @@ def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: to
         NoRuleError: it has an operation that is not in the table.
     """
 
-    def as_gradient(pred: torch.Tensor, target: torch.Tensor) -> Any:
+    def as_gradient(pred: Tensor, target: Tensor) -> Any:
         direction, value = rule(pred, target)
         return (direction, torch.zeros(0)), value
 
@@ -139,57 +144,58 @@ def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: to
 
 
 def _trace(function: Callable[..., Any], dtype: torch.dtype, inputs: Sequence[Sequence[float]] = ()) -> Program:
-    """Of a function of two boxes, and inputs, that gives (gradient by the one, gradient by the other), value."""
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+    """Of a function of two boxes, and inputs, that gives (gradient by the one, gradient by the other), value.
+
+    On a thread of its own, where the caller's modes, hooks and autocast do not reach.
+    """
+
+    def program() -> Program:
         box = [0.0, 0.0, 2.0, 2.0]
-        examples = [box, [x + 1.0 for x in box], *inputs]
-        given = [torch.tensor(of, dtype=dtype, device="cpu") for of in examples]
-        graph = make_fx(function, tracing_mode="fake")(*given)  # of the shapes alone
-    return _Tracer().program(graph, [len(of) for of in examples])
+        given = [torch.tensor(of, dtype=dtype, device="cpu") for of in (box, [x + 1.0 for x in box], *inputs)]
+        tracer = _Tracer(given)
+        with tracer:
+            (pred, target), value = function(*given)
+        return tracer.program(pred, target, value)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(program).result()
 
 
-class _Tracer:
-    """Goes through a graph, and writes down each operation on numbers once."""
+class _Tracer(TorchDispatchMode):
+    """Sees what is asked of torch in this thread, and writes down each operation on numbers once."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Sequence[Tensor]) -> None:
+        super().__init__()
         self.steps: list[Step] = []
         self._known: dict[Step, int] = {}
-        self._tensors: dict[torch.fx.Node, Any] = {}
+        self._tensors: dict[int, tuple[Tensor, Array]] = {}  # by identity, which only a tensor that is kept has for good
+        for tensor in given:
+            first = len(self.steps)
+            elements = [self.step("coordinate", (Constant(first + k),), REAL) for k in range(len(tensor))]
+            self._tensors[id(tensor)] = tensor, _array(elements)
 
-    def program(self, graph: torch.fx.GraphModule, lengths: Sequence[int]) -> Program:
-        """
-        Args:
-            graph: of functions of tensors with one axis.
-            lengths: of what it is given.
-        """
-        coming = iter(lengths)
-        for node in graph.graph.nodes:
-            if node.op == "placeholder":
-                first = len(self.steps)
-                given = [self.step("coordinate", (Constant(first + k),), REAL) for k in range(next(coming))]
-                self._tensors[node] = _array(given)
-            elif node.op == "output":
-                (pred, target), value = node.args[0]
-                return Program(
-                    self.steps,
-                    self.tensor(value).item(),
-                    self.tensor(pred).tolist(),
-                    self.tensor(target).tolist(),
-                )
-            else:
-                self._tensors[node] = self._result(node)
-        raise NoRuleError("a graph without output")
-
-    def _result(self, node: torch.fx.Node) -> Any:
-        name = str(node.target)
-        if name not in RULES:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, keywords = str(func), kwargs or {}
+        if name not in RULES:  # such as a look at a number, and all that changes a tensor in place
             raise NoRuleError(f"no rule for {name}")
-        return RULES[name](self, *node.args, **node.kwargs)
+        result = func(*args, **keywords)
+        found = RULES[name](self, *args, **keywords)
+        several = isinstance(result, list | tuple)
+        for tensor, elements in zip(result, found, strict=True) if several else [(result, found)]:
+            self._tensors[id(tensor)] = tensor, elements
+        return result
 
-    def tensor(self, given: Any) -> Any:
-        """The elements of an argument of the graph: a tensor, several of them, or a number, which is a constant."""
-        if isinstance(given, torch.fx.Node):
-            return self._tensors[given]
+    def program(self, pred: Tensor, target: Tensor, value: Tensor) -> Program:
+        return Program(
+            self.steps, self.tensor(value).item(), self.tensor(pred).tolist(), self.tensor(target).tolist()
+        )
+
+    def tensor(self, given: Any) -> Array:
+        """The elements of an argument: a tensor, or a number, which is a constant."""
+        if isinstance(given, Tensor):
+            if id(given) not in self._tensors:
+                raise NoRuleError("no rule for a tensor that is not made from the boxes")
+            return self._tensors[id(given)][1]
         return given if isinstance(given, np.ndarray) else _array(Constant(given))
 
     def step(self, name: str, operands: tuple[Operand, ...], kind: str) -> int:
@@ -345,7 +351,6 @@ RULES: dict[str, Rule] = {
     "aten.select.int": _rearranged(_select),
     "aten.slice.Tensor": _rearranged(_slice),
     "aten.unbind.int": _rearranged(_unbind),
-    "<built-in function getitem>": lambda tracer, given, index: tracer.tensor(given)[index],
     "aten.stack.default": _stack,
     "aten.scalar_tensor.default": lambda tracer, value, **_: tracer.tensor(value),
     "aten.ones_like.default": _filled(1.0),
