@@ -4,12 +4,12 @@ What the formula and its backward pass do to two boxes is recorded; here every t
 views, stacks and sums over coordinates vanish and operations on single numbers are left. What the formula means in its
 corners (detached factors, ties, 0/0, NaN) comes along, since it is the same operations.
 
-A loss call traces, too, so nothing outside the tracing thread may change; `make_fx` and the like patch `torch.nn.Module`
-for the whole process.
+A loss call traces, too, so nothing outside its thread may change. `make_fx` patches `torch.nn.Module` for the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..geometry import BoxPair
 
@@ -117,12 +116,17 @@ def trace(
 
     inputs = inputs or {}
 
-    def loss(pred: Tensor, target: Tensor, *given: Tensor) -> Tensor:
+    def loss(pred: Tensor, target: Tensor, *given: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         numbers = (number.unbind() for number in given)
         named = {name: of if len(of) > 1 else of[0] for name, of in zip(inputs, numbers, strict=True)}
-        return formula(BoxPair(pred, target), **parameters, **named)
+        boxes = pred.requires_grad_(), target.requires_grad_()
+        value = formula(BoxPair(*boxes), **parameters, **named)
+        if not value.requires_grad:
+            return [torch.zeros_like(box) for box in boxes], value
+        # Without a graph of its own a gradient would be added up in place, for which there are no rules.
+        return torch.autograd.grad(value, boxes, create_graph=True, materialize_grads=True), value
 
-    return _trace(torch.func.grad_and_value(loss, argnums=(0, 1)), dtype, list(inputs.values()))
+    return _trace(loss, dtype, [4, 4, *map(len, inputs.values())])
 
 
 def trace_direction(rule: Callable[[Tensor, Tensor], Any], dtype: torch.dtype) -> Program:
@@ -136,66 +140,94 @@ def trace_direction(rule: Callable[[Tensor, Tensor], Any], dtype: torch.dtype) -
         NoRuleError: it has an operation that is not in the table.
     """
 
-    def as_gradient(pred: Tensor, target: Tensor) -> Any:
+    def as_gradient(pred: Tensor, target: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         direction, value = rule(pred, target)
         return (direction, torch.zeros(0)), value
 
-    return _trace(as_gradient, dtype)
+    return _trace(as_gradient, dtype, [4, 4])
 
 
-def _trace(function: Callable[..., Any], dtype: torch.dtype, inputs: Sequence[Sequence[float]] = ()) -> Program:
-    """Of a function of two boxes, and inputs, that gives (gradient by the one, gradient by the other), value.
+Traceable: TypeAlias = "Callable[..., tuple[Sequence[Tensor], Tensor]]"
+"""Of two boxes, and inputs: (gradient by the one, gradient by the other), value."""
 
-    On a thread of its own, where the caller's modes, hooks and autocast do not reach.
-    """
+
+def _trace(function: Traceable, dtype: torch.dtype, lengths: Sequence[int]) -> Program:
+    """On a thread of its own, where the caller's modes, hooks and autocast do not reach."""
 
     def program() -> Program:
-        box = [0.0, 0.0, 2.0, 2.0]
-        given = [torch.tensor(of, dtype=dtype, device="cpu") for of in (box, [x + 1.0 for x in box], *inputs)]
-        tracer = _Tracer(given)
-        with tracer:
-            (pred, target), value = function(*given)
-        return tracer.program(pred, target, value)
+        tracer = _Tracer()
+        given = [tracer.given(torch.ones(length, dtype=dtype, device="cpu")) for length in lengths]
+        with _seen_by(tracer):
+            slopes, value = function(*given)
+        pred, target = (tracer.tensor(slope).tolist() for slope in slopes)
+        return Program(tracer.steps, tracer.tensor(value).item(), pred, target)
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(program).result()
 
 
-class _Tracer(TorchDispatchMode):
-    """Sees what is asked of torch in this thread, and writes down each operation on numbers once."""
+@contextlib.contextmanager
+def _seen_by(mode: _Tracer) -> Iterator[None]:
+    """As in the block of a `TorchDispatchMode`, which moreover sets flags of the process that stop compilers."""
+    torch._C._push_on_torch_dispatch_stack(mode)  # type: ignore[arg-type]  # nothing but the method is called
+    try:
+        yield
+    finally:
+        torch._C._pop_torch_dispatch_stack(None)
 
-    def __init__(self, given: Sequence[Tensor]) -> None:
-        super().__init__()
+
+class _Traced(Tensor):
+    """A tensor for the formula, without memory, so that its numbers can't be looked at."""
+
+    example: Tensor
+    """Of its shape and dtype."""
+    elements: Array
+
+    @staticmethod
+    def __new__(cls, example: Tensor, elements: Array) -> _Traced:
+        made: _Traced = Tensor._make_wrapper_subclass(cls, example.shape, dtype=example.dtype, device=example.device)
+        made.example, made.elements = example, elements
+        return made
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"a traced tensor {tuple(self.shape)}"
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
+        raise NoRuleError(f"no rule for {func} where nothing traces")
+
+
+class _Tracer:
+    """Sees what is asked of torch, and writes down each operation on numbers once."""
+
+    def __init__(self) -> None:
         self.steps: list[Step] = []
         self._known: dict[Step, int] = {}
-        self._tensors: dict[int, tuple[Tensor, Array]] = {}  # by identity, which only a tensor that is kept has for good
-        for tensor in given:
-            first = len(self.steps)
-            elements = [self.step("coordinate", (Constant(first + k),), REAL) for k in range(len(tensor))]
-            self._tensors[id(tensor)] = tensor, _array(elements)
+
+    def given(self, example: Tensor) -> Tensor:
+        """Coordinates, or an input."""
+        first = len(self.steps)
+        elements = [self.step("coordinate", (Constant(first + k),), REAL) for k in range(len(example))]
+        return _Traced(example, _array(elements))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, keywords = str(func), kwargs or {}
         if name not in RULES:  # such as a look at a number, and all that changes a tensor in place
             raise NoRuleError(f"no rule for {name}")
-        result = func(*args, **keywords)
+        example = func(*_examples(args), **keywords)
         found = RULES[name](self, *args, **keywords)
-        several = isinstance(result, list | tuple)
-        for tensor, elements in zip(result, found, strict=True) if several else [(result, found)]:
-            self._tensors[id(tensor)] = tensor, elements
-        return result
+        if isinstance(example, Tensor):
+            return _Traced(example, found)
+        return [_Traced(*of) for of in zip(example, found, strict=True)]
 
-    def program(self, pred: Tensor, target: Tensor, value: Tensor) -> Program:
-        return Program(
-            self.steps, self.tensor(value).item(), self.tensor(pred).tolist(), self.tensor(target).tolist()
-        )
-
-    def tensor(self, given: Any) -> Array:
+    def tensor(self, given: Any) -> Any:
         """The elements of an argument: a tensor, or a number, which is a constant."""
+        if isinstance(given, _Traced):
+            return given.elements
         if isinstance(given, Tensor):
-            if id(given) not in self._tensors:
-                raise NoRuleError("no rule for a tensor that is not made from the boxes")
-            return self._tensors[id(given)][1]
+            raise NoRuleError("no rule for a tensor that is not made from the boxes")
         return given if isinstance(given, np.ndarray) else _array(Constant(given))
 
     def step(self, name: str, operands: tuple[Operand, ...], kind: str) -> int:
@@ -302,6 +334,12 @@ def _filled(value: float) -> Rule:
         return found
 
     return rule
+
+
+def _examples(given: Any) -> Any:
+    if isinstance(given, list | tuple):
+        return [_examples(part) for part in given]
+    return given.example if isinstance(given, _Traced) else given
 
 
 RULES: dict[str, Rule] = {
