@@ -679,7 +679,7 @@ def test_no_number_can_be_looked_at_while_a_formula_is_traced():
         "from elsewhere": lambda pair: (pair.difference * torch.arange(4.0)).sum(),
     }
     for look in looks.values():
-        with pytest.raises((trace.NoRuleError, RuntimeError), match=r"no rule for|not supported for tensor subclasses"):
+        with pytest.raises(RuntimeError, match=r"no rule for|not supported for tensor subclasses"):
             trace.trace(look, {}, torch.float32)
 
 

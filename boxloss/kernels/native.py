@@ -241,8 +241,8 @@ def _is_fork() -> bool:
     if _forked:
         return True
     try:
-        flags = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[6])
-    except OSError:  # not Linux
+        flags = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[6])
+    except (OSError, LookupError, ValueError):  # not Linux
         return False
     return bool(flags & 0x40)  # PF_FORKNOEXEC
 
