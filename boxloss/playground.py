@@ -151,7 +151,7 @@ def entry(called: str, name: str, parameters: dict[str, Any]) -> Entry:
     import torch
 
     from .kernels.javascript import function
-    from .kernels.trace import trace  # it takes a while to import
+    from .kernels.trace import trace
 
     loss = find_loss(name)
     _check(loss, parameters)
@@ -183,7 +183,7 @@ def write_playground(path: Path, losses: Losses | None = None, tell: Tell = lamb
     Args:
         path: the file; it is replaced whole.
         losses: those on the page; every one if not given. Blanks in what they are called become underscores.
-        tell: told the name of each loss before it is traced, which takes up to a second.
+        tell: told the name of each loss before it is traced.
 
     Returns:
         The losses that are left out, each with the reason; the page names them too.

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import multiprocessing
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import checks
 import pairs
 import pytest
 import torch
+import torch.utils.checkpoint
+from torch.fx.experimental.proxy_tensor import make_fx
 from variants import REQUIRED, VARIANTS, label
 from variants import WITH_FUNCTIONS as ROUNDED
 
@@ -406,6 +411,8 @@ def test_kernels_are_explained():
     said = []
     torch.func.vmap(lambda p, t: (said.append(kernels.explain("giou", p, t)), p)[1])(pred, target)
     assert "function transform" in said[0]
+    with torch.autograd.set_detect_anomaly(True):
+        assert "anomaly detection" in kernels.explain("giou", pred, target)
     assert "computes in another way" in kernels.explain("smooth_l1", pred, target, beta=0.0)
     with pytest.raises(ValueError, match="no loss named 'gio'"):
         kernels.explain("gio", pred, target)
@@ -510,6 +517,213 @@ def test_several_python_threads():
     assert not wrong
 
 
+NUMBERS = [
+    ("smooth_l1", "beta", 2.0),
+    ("balanced_l1", "beta", 0.5),
+    ("inner_iou", "ratio", 0.6),
+    ("alpha_iou", "alpha", 2.5),
+]
+"""Losses, and a number of each that is not the default; others of its domain lie up to 0.1 above."""
+
+
+@contextlib.contextmanager
+def repeated_beside(job):
+    """A job of the user's own, again and again in another thread, for as long as the block runs; gives its errors."""
+    errors = []
+    begun, done = threading.Event(), threading.Event()
+
+    def work():
+        while not done.is_set():
+            try:
+                job()
+            except Exception as error:
+                errors.append(error)
+            begun.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    try:
+        yield errors
+    finally:
+        done.set()
+        thread.join()
+
+
+def in_threads(count, job):
+    """The results of a job of a thread's number, all begun at once; or the first error."""
+    start = threading.Barrier(count)
+    with ThreadPoolExecutor(count) as pool:
+        return [done.result() for done in [pool.submit(lambda k=k: (start.wait(), job(k))[1]) for k in range(count)]]
+
+
+def _with_make_fx():
+    module = torch.nn.Linear(4, 4)
+    make_fx(lambda x: module(x).relu() + module(x))(torch.ones(3, 4))
+
+
+def _with_symbolic_trace():
+    torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()))
+
+
+def state_of_the_process():
+    """What tracing in torch is known to change for all threads."""
+    state = torch.utils._python_dispatch
+    return torch.nn.Module.__call__, torch.nn.Module.__getattr__, state.is_in_torch_dispatch_mode()
+
+
+def first_uses(thread, rounds=3):
+    """Value and gradient of every loss above, by each way to call it, with numbers that no other thread has."""
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    found = []
+    for (name, parameter, number), k in itertools.product(NUMBERS, range(rounds)):
+        given = {parameter: number + 0.001 * (rounds * thread + k)}
+        function = functools.partial(LOSSES[name].function, **given)
+        leaf = pred.clone().requires_grad_()
+        got = _value_and_gradients(function, [leaf, target.clone().requires_grad_()], None)
+        # Not by a call, which another thread's symbolic trace would take for one of its own.
+        module = BoxLoss(name, reduction="none", **given).forward(leaf, target).detach()
+        matrix = pairwise(name, leaf, target, **given).detach()
+        found.append((name, function, got, module, matrix))
+    return found
+
+
+def check_first_uses(found):
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    for name, function, got, module, matrix in found:
+        _, wanted = both(function, pred, target)
+        assert_same(got, wanted, ulps(name), function)
+        assert torch.equal(module, got[0]), function
+        with kernels.disabled():
+            assert_same([matrix], [pairwise(function, pred, target)], ulps(name), function)
+
+
+@needs_library
+@pytest.mark.parametrize("beside", [lambda: None, _with_make_fx, _with_symbolic_trace], ids=lambda job: job.__name__)
+def test_first_uses_of_numbers_in_threads_at_once(beside):
+    before = state_of_the_process()
+    kernels.forget()
+    with repeated_beside(beside) as errors:
+        found = in_threads(4, first_uses)
+    kernels.forget()
+    assert not errors
+    assert state_of_the_process() == before
+    check_first_uses(itertools.chain(*found))
+
+
+@needs_library
+def test_a_compiler_compiles_after_first_uses_in_threads():
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    in_threads(4, lambda k: first_uses(k, rounds=2))
+    compiled_loss = torch.compile(lambda p, t: boxloss.smooth_l1_loss(p, t, beta=2.0), backend=backend, fullgraph=True)
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    assert torch.equal(compiled_loss(pred, target), boxloss.smooth_l1_loss(pred, target, beta=2.0))
+    assert len(graphs) == 1
+
+
+def test_nothing_outside_the_thread_changes_while_a_formula_is_traced():
+    before, seen = state_of_the_process(), []
+
+    def formula(pair, *, factor):
+        seen.append(state_of_the_process())
+        return factor * pair.iou_loss
+
+    trace.trace(formula, {"factor": 2.0}, torch.float32)
+    assert seen == [before]
+    assert state_of_the_process() == before
+
+
+def test_a_formula_that_fails_while_it_is_traced_leaves_nothing_behind():
+    before, modes = state_of_the_process(), torch._C._len_torch_dispatch_stack()
+
+    def formula(pair):
+        raise ArithmeticError("of the formula's own")
+
+    with pytest.raises(ArithmeticError, match="own"):
+        trace.trace(formula, {}, torch.float32)
+    assert state_of_the_process() == before
+    assert torch._C._len_torch_dispatch_stack() == modes
+    assert trace.trace(LOSSES["l1"].formula, {}, torch.float32).steps
+
+
+@needs_library
+def test_where_tracing_fails_the_formula_runs(monkeypatch):
+    def fails(*_):
+        raise AssertionError("whatever it is")
+
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    kernels.forget()
+    monkeypatch.setattr(trace, "trace", fails)
+    try:
+        got, wanted = both(lambda p, t: boxloss.smooth_l1_loss(p, t, beta=2.0), pred, target)
+        assert all(map(torch.equal, got, wanted))
+        assert "cannot be traced at {'beta': 2.0}" in kernels.explain("smooth_l1", pred, target, beta=2.0)
+    finally:
+        kernels.forget()
+
+
+def test_no_number_can_be_looked_at_while_a_formula_is_traced():
+    """It would be taken for a constant."""
+    looks = {
+        "item": lambda pair: pair.iou * float(pair.iou.detach()),
+        "bool": lambda pair: pair.iou if pair.iou > 0.5 else pair.iou_loss,
+        "tolist": lambda pair: pair.iou * pair.iou.detach().tolist(),
+        "numpy": lambda pair: pair.iou * float(pair.iou.detach().numpy()),
+        "random": lambda pair: pair.iou * torch.rand(()),
+        "in place": lambda pair: pair.iou.clone().mul_(2.0),
+        "from elsewhere": lambda pair: (pair.difference * torch.arange(4.0)).sum(),
+    }
+    for look in looks.values():
+        with pytest.raises(RuntimeError, match=r"no rule for|not supported for tensor subclasses"):
+            trace.trace(look, {}, torch.float32)
+
+
+SURROUNDINGS = {
+    "inference": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "tensors kept elsewhere": torch.autograd.graph.save_on_cpu,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "another device": lambda: torch.device("meta"),
+    "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
+    "profiler": torch.autograd.profiler.profile,
+}
+
+
+@needs_library
+@pytest.mark.parametrize("where", SURROUNDINGS)
+def test_a_first_use_of_a_number_anywhere(where):
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    kernels.forget()
+    leaf = pred.clone().requires_grad_()
+    with SURROUNDINGS[where]():
+        value = boxloss.smooth_l1_loss(leaf, target, beta=2.0)
+        if value.requires_grad:
+            value.sum().backward()
+    with kernels.disabled():
+        assert torch.equal(value, boxloss.smooth_l1_loss(pred, target, beta=2.0))
+    assert "kernel smooth_l1" in kernels.explain("smooth_l1", pred, target, beta=2.0)
+    kernels.forget()
+
+
+@needs_library
+def test_a_first_use_of_a_number_in_a_checkpoint():
+    """Its second run keeps as many tensors as its first."""
+    pred, target = pairs.draw("pixels", 20, torch.float32)
+    kernels.forget()
+    leaf = pred.clone().requires_grad_()
+    run = lambda p: boxloss.smooth_l1_loss(p, target, beta=2.0).sum()  # noqa: E731
+    torch.utils.checkpoint.checkpoint(run, leaf, use_reentrant=False).backward()
+    plain = pred.clone().requires_grad_()
+    run(plain).backward()
+    assert torch.equal(leaf.grad, plain.grad)
+    kernels.forget()
+
+
 class _Losses(torch.utils.data.Dataset):
     def __len__(self):
         return 8
@@ -548,6 +762,63 @@ def test_a_fork_does_not_wait_for_threads_it_has_not():
         assert child.exitcode == 0
     finally:
         torch.set_num_threads(1)
+
+
+FORKS = """
+import {imported}
+import multiprocessing
+import os
+import sys
+
+import torch
+
+torch.set_num_threads(2)
+torch.rand(1 << 21).mul(2.0).sum()  # the threads of the process are started
+pred = torch.rand(40_000, 4)
+pred[:, 2:] += 1.0
+target = pred.flip(0).contiguous()
+
+
+def use():
+    import boxloss
+    from boxloss import kernels
+
+    leaf = pred.requires_grad_()
+    for number in (1.0, 2.0):
+        total = boxloss.smooth_l1_loss(leaf, target, reduction="sum", beta=number)
+        torch.autograd.grad(total, leaf)
+    boxloss.pairwise("giou", pred[:300].detach(), target[:300])
+    assert torch.get_num_threads() == 2
+    assert isinstance(kernels.library(), kernels.native.Library)
+
+
+def forked(generations):
+    if generations == 0:
+        return use()
+    child = multiprocessing.get_context("fork").Process(target=forked, args=(generations - 1,))
+    child.start()
+    child.join(20 * generations)
+    assert child.exitcode == 0, child.kill()
+
+
+{before}
+for _ in range(5):
+    forked({generations})
+"""
+
+
+@needs_library
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("generations", [1, 2])
+@pytest.mark.parametrize(
+    ("imported", "before"),
+    [("boxloss", "pass"), ("boxloss", "use()"), ("torch", "pass")],
+    ids=["no kernel used before", "kernels used before", "imported in the fork"],
+)
+def test_a_fork_of_a_process_with_threads_ends(imported, before, generations):
+    """It has the memory of the threads that torch started, but not the threads."""
+    program = FORKS.format(imported=imported, before=before, generations=generations)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
 def _same_in_fork(pred, target, wanted):

@@ -43,8 +43,8 @@ class _Formula(NamedTuple):
     defaults: dict[str, Any]
 
 
-MOST_TRACES = 16
-"""Of a loss, for other numbers than its defaults: each takes half a second, so numbers that always change take none."""
+MOST_TRACES = 64
+"""Of a loss, for other numbers than its defaults: each takes milliseconds, so numbers that always change take none."""
 
 _FORMULAS: dict[str, _Formula] = {}
 _traces: Counter[tuple[str, torch.dtype]] = Counter()
@@ -89,6 +89,8 @@ def why_not(*boxes: Tensor) -> str:
     seen = watcher()
     if seen:
         return seen
+    if torch.is_anomaly_enabled():
+        return "anomaly detection looks at each operation"
     for tensor in boxes:
         if tensor.device.type != "cpu":
             return f"a tensor is on {tensor.device}; they compute on the CPU"
@@ -151,12 +153,12 @@ def _numbers(
         return entry.numbers[key]
     _traces[entry.name, dtype] += 1
     if _traces[entry.name, dtype] > MOST_TRACES:
-        return f"its numbers have changed {MOST_TRACES} times, and each new one costs half a second"
-    from .trace import NoRuleError, trace  # it takes a while to import, and few need it
+        return f"its numbers have changed {MOST_TRACES} times, and each new one costs milliseconds"
+    from .trace import trace  # few need it
 
     try:
         program = trace(formula, given, dtype)
-    except (NoRuleError, ValueError):  # the formula itself may refuse the value
+    except Exception:  # the formula itself may refuse the value; if it does, it says so when it runs
         return f"{entry.loss} cannot be traced at {dict(given)}"
     if catalog.digest(program, entry.arguments) != entry.digests[key]:
         return f"{entry.loss} computes in another way at {dict(given)}"

@@ -128,6 +128,6 @@ def _entry(
 
 
 def _program(formula: Callable[..., Any], parameters: dict[str, Any], dtype: torch.dtype) -> Program:
-    from .trace import trace  # it takes a while to import, and only making kernels needs it
+    from .trace import trace  # only making kernels needs it
 
     return trace(formula, parameters, dtype)

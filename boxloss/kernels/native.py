@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -218,8 +219,38 @@ def _blocks(columns: Tensor, size: int) -> Tensor:
     return full.reshape(4, -1, size).transpose(0, 1).contiguous()
 
 
+_forked = False
+"""Since this module was imported."""
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _is_fork() -> bool:
+    """Whether this process, as far as can be told, is a fork and may have been one before this module was imported.
+
+    It has the memory of its parent's OpenMP, but not the threads, and would wait for them forever. The library itself
+    notices a fork after it was loaded.
+    """
+    if _forked:
+        return True
+    try:
+        flags = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[6])
+    except (OSError, LookupError, ValueError):  # not Linux
+        return False
+    return bool(flags & 0x40)  # PF_FORKNOEXEC
+
+
 def _openmp_of_torch() -> OpenMP | None:
-    """The functions of the OpenMP that torch has loaded; nothing if it has none, or one that names them otherwise."""
+    """The functions of the OpenMP that torch has loaded; nothing in a fork, or if they have other names."""
+    if _is_fork():
+        return None
     try:
         loaded = ctypes.CDLL(None)
         functions = (loaded.GOMP_parallel, loaded.omp_get_thread_num, loaded.omp_get_num_threads)

@@ -1,19 +1,23 @@
 """From a loss's formula to straight-line code on numbers: the value of one pair, and its gradient.
 
-`torch.fx` records what the formula and its backward pass do to tensors; here every tensor falls into its elements, so
-that views, stacks and sums over coordinates vanish and operations on single numbers are left. What the formula means
-in its corners (detached factors, ties, 0/0, NaN) comes along, since it is the same operations.
+What the formula and its backward pass do to two boxes is recorded; here every tensor falls into its elements, so that
+views, stacks and sums over coordinates vanish and operations on single numbers are left. What the formula means in its
+corners (detached factors, ties, 0/0, NaN) comes along, since it is the same operations.
+
+A loss call traces, too, so nothing outside its thread may change. `make_fx` patches `torch.nn.Module` for the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor
 
 from ..geometry import BoxPair
 
@@ -93,7 +97,7 @@ class Program(NamedTuple):
 
 
 def trace(
-    formula: Callable[..., torch.Tensor],
+    formula: Callable[..., Tensor],
     parameters: Mapping[str, Any],
     dtype: torch.dtype,
     inputs: Mapping[str, Sequence[float]] | None = None,
@@ -112,15 +116,20 @@ def trace(
 
     inputs = inputs or {}
 
-    def loss(pred: torch.Tensor, target: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+    def loss(pred: Tensor, target: Tensor, *given: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         numbers = (number.unbind() for number in given)
         named = {name: of if len(of) > 1 else of[0] for name, of in zip(inputs, numbers, strict=True)}
-        return formula(BoxPair(pred, target), **parameters, **named)
+        boxes = pred.requires_grad_(), target.requires_grad_()
+        value = formula(BoxPair(*boxes), **parameters, **named)
+        if not value.requires_grad:
+            return [torch.zeros_like(box) for box in boxes], value
+        # Without a graph of its own a gradient would be added up in place, for which there are no rules.
+        return torch.autograd.grad(value, boxes, create_graph=True, materialize_grads=True), value
 
-    return _trace(torch.func.grad_and_value(loss, argnums=(0, 1)), dtype, list(inputs.values()))
+    return _trace(loss, dtype, [4, 4, *map(len, inputs.values())])
 
 
-def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: torch.dtype) -> Program:
+def trace_direction(rule: Callable[[Tensor, Tensor], Any], dtype: torch.dtype) -> Program:
     """The program of a function of two boxes that gives four numbers and a value; they stand where a gradient would.
 
     Args:
@@ -131,65 +140,94 @@ def trace_direction(rule: Callable[[torch.Tensor, torch.Tensor], Any], dtype: to
         NoRuleError: it has an operation that is not in the table.
     """
 
-    def as_gradient(pred: torch.Tensor, target: torch.Tensor) -> Any:
+    def as_gradient(pred: Tensor, target: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         direction, value = rule(pred, target)
         return (direction, torch.zeros(0)), value
 
-    return _trace(as_gradient, dtype)
+    return _trace(as_gradient, dtype, [4, 4])
 
 
-def _trace(function: Callable[..., Any], dtype: torch.dtype, inputs: Sequence[Sequence[float]] = ()) -> Program:
-    """Of a function of two boxes, and inputs, that gives (gradient by the one, gradient by the other), value."""
-    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
-        box = [0.0, 0.0, 2.0, 2.0]
-        examples = [box, [x + 1.0 for x in box], *inputs]
-        given = [torch.tensor(of, dtype=dtype, device="cpu") for of in examples]
-        graph = make_fx(function, tracing_mode="fake")(*given)  # of the shapes alone
-    return _Tracer().program(graph, [len(of) for of in examples])
+Traceable: TypeAlias = "Callable[..., tuple[Sequence[Tensor], Tensor]]"
+"""Of two boxes, and inputs: (gradient by the one, gradient by the other), value."""
+
+
+def _trace(function: Traceable, dtype: torch.dtype, lengths: Sequence[int]) -> Program:
+    """On a thread of its own, where the caller's modes, hooks and autocast do not reach."""
+
+    def program() -> Program:
+        tracer = _Tracer()
+        given = [tracer.given(torch.ones(length, dtype=dtype, device="cpu")) for length in lengths]
+        with _seen_by(tracer):
+            slopes, value = function(*given)
+        pred, target = (tracer.tensor(slope).tolist() for slope in slopes)
+        return Program(tracer.steps, tracer.tensor(value).item(), pred, target)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(program).result()
+
+
+@contextlib.contextmanager
+def _seen_by(mode: _Tracer) -> Iterator[None]:
+    """As in the block of a `TorchDispatchMode`, which moreover sets flags of the process that stop compilers."""
+    torch._C._push_on_torch_dispatch_stack(mode)  # type: ignore[arg-type]  # nothing but the method is called
+    try:
+        yield
+    finally:
+        torch._C._pop_torch_dispatch_stack(None)
+
+
+class _Traced(Tensor):
+    """A tensor for the formula, without memory, so that its numbers can't be looked at."""
+
+    example: Tensor
+    """Of its shape and dtype."""
+    elements: Array
+
+    @staticmethod
+    def __new__(cls, example: Tensor, elements: Array) -> _Traced:
+        made: _Traced = Tensor._make_wrapper_subclass(cls, example.shape, dtype=example.dtype, device=example.device)
+        made.example, made.elements = example, elements
+        return made
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"a traced tensor {tuple(self.shape)}"
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
+        raise NoRuleError(f"no rule for {func} where nothing traces")
 
 
 class _Tracer:
-    """Goes through a graph, and writes down each operation on numbers once."""
+    """Sees what is asked of torch, and writes down each operation on numbers once."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self._known: dict[Step, int] = {}
-        self._tensors: dict[torch.fx.Node, Any] = {}
 
-    def program(self, graph: torch.fx.GraphModule, lengths: Sequence[int]) -> Program:
-        """
-        Args:
-            graph: of functions of tensors with one axis.
-            lengths: of what it is given.
-        """
-        coming = iter(lengths)
-        for node in graph.graph.nodes:
-            if node.op == "placeholder":
-                first = len(self.steps)
-                given = [self.step("coordinate", (Constant(first + k),), REAL) for k in range(next(coming))]
-                self._tensors[node] = _array(given)
-            elif node.op == "output":
-                (pred, target), value = node.args[0]
-                return Program(
-                    self.steps,
-                    self.tensor(value).item(),
-                    self.tensor(pred).tolist(),
-                    self.tensor(target).tolist(),
-                )
-            else:
-                self._tensors[node] = self._result(node)
-        raise NoRuleError("a graph without output")
+    def given(self, example: Tensor) -> Tensor:
+        """Coordinates, or an input."""
+        first = len(self.steps)
+        elements = [self.step("coordinate", (Constant(first + k),), REAL) for k in range(len(example))]
+        return _Traced(example, _array(elements))
 
-    def _result(self, node: torch.fx.Node) -> Any:
-        name = str(node.target)
-        if name not in RULES:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, keywords = str(func), kwargs or {}
+        if name not in RULES:  # such as a look at a number, and all that changes a tensor in place
             raise NoRuleError(f"no rule for {name}")
-        return RULES[name](self, *node.args, **node.kwargs)
+        example = func(*_examples(args), **keywords)
+        found = RULES[name](self, *args, **keywords)
+        if isinstance(example, Tensor):
+            return _Traced(example, found)
+        return [_Traced(*of) for of in zip(example, found, strict=True)]
 
     def tensor(self, given: Any) -> Any:
-        """The elements of an argument of the graph: a tensor, several of them, or a number, which is a constant."""
-        if isinstance(given, torch.fx.Node):
-            return self._tensors[given]
+        """The elements of an argument: a tensor, or a number, which is a constant."""
+        if isinstance(given, _Traced):
+            return given.elements
+        if isinstance(given, Tensor):
+            raise NoRuleError("no rule for a tensor that is not made from the boxes")
         return given if isinstance(given, np.ndarray) else _array(Constant(given))
 
     def step(self, name: str, operands: tuple[Operand, ...], kind: str) -> int:
@@ -298,6 +336,12 @@ def _filled(value: float) -> Rule:
     return rule
 
 
+def _examples(given: Any) -> Any:
+    if isinstance(given, list | tuple):
+        return [_examples(part) for part in given]
+    return given.example if isinstance(given, _Traced) else given
+
+
 RULES: dict[str, Rule] = {
     **{
         f"aten.{name}.{form}": _pointwise(name)
@@ -345,7 +389,6 @@ RULES: dict[str, Rule] = {
     "aten.select.int": _rearranged(_select),
     "aten.slice.Tensor": _rearranged(_slice),
     "aten.unbind.int": _rearranged(_unbind),
-    "<built-in function getitem>": lambda tracer, given, index: tracer.tensor(given)[index],
     "aten.stack.default": _stack,
     "aten.scalar_tensor.default": lambda tracer, value, **_: tracer.tensor(value),
     "aten.ones_like.default": _filled(1.0),
