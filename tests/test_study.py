@@ -447,7 +447,7 @@ def test_a_trial_that_dies_is_tried_again_then_reported(data, tmp_path, monkeypa
     class Dying(Processes):
         runs = 0
 
-        def run(self, where, threads, log):
+        def run(self, where, threads, log, imports=()):
             if "ciou" in str(where):
                 Dying.runs += 1
                 log.write(b"the sky fell\n")
