@@ -22,6 +22,9 @@ class Scene(NamedTuple):
     """A picture with boxes: x, y, width, height in its pixels."""
 
     image: Image.Image
+    """Perhaps reduced."""
+    size: tuple[float, float]
+    """Width and height of the picture itself."""
     title: str
     true: Sequence[Sequence[float]]
     predicted: Sequence[tuple[Sequence[float], str]]
@@ -62,7 +65,7 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, predicted: str, *, columns:
     for axis in axes.flat:
         axis.axis("off")
     for axis, scene in zip(axes.flat, scenes, strict=False):
-        axis.imshow(scene.image)
+        axis.imshow(scene.image, extent=(0, scene.size[0], scene.size[1], 0))
         axis.set_title(scene.title, fontsize=8, parse_math=False)
         for x, y, w, h in scene.true:
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -525,3 +526,33 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         write_json(path, [2])
     assert path.read_text() == "[1]\n"
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+# -- large pictures --------------------------------------------------------------------------------------------------
+
+
+def test_large_pictures_are_decoded_one_at_a_time_and_shown_smaller(tmp_path, monkeypatch):
+    from boxloss.data import pictures as module
+
+    write_data(tmp_path, train=6, val=2)
+    annotations = read_annotations(tmp_path / "train.json")
+    small = CocoImages(annotations, tmp_path / "images", (64, 64))
+    threads = set()
+    real = module.Pictures.open
+
+    def read(self, index, **how):
+        threads.add(threading.current_thread())
+        return real(self, index, **how)
+
+    monkeypatch.setattr(module.Pictures, "open", read)
+    CocoImages(annotations, tmp_path / "images", (64, 64))
+    assert threading.main_thread() not in threads
+    threads.clear()
+    monkeypatch.setattr(module, "LARGE", 96 * 64 - 1)
+    large = CocoImages(annotations, tmp_path / "images", (64, 64))
+    assert threads == {threading.main_thread()}
+    assert all(torch.equal(a.image, b.image) for a, b in zip(small, large, strict=True))
+    monkeypatch.setattr(module, "SHOWN", 96 * 64 - 1)
+    assert small.pictures.preview(0).size == (48, 32)
+    monkeypatch.setattr(module, "SHOWN", 96 * 64)
+    assert small.pictures.preview(0).size == (96, 64)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ..boxes import convert
 from ..yolo import Truths
 from .annotations import Annotations
-from .pictures import Pictures, on_threads
+from .pictures import Pictures
 
 GRAY = 114
 """Of the bars of a letterboxed image."""
@@ -106,8 +106,7 @@ class CocoImages(Dataset[Sample]):
         self._boxes = self._placed()
         fits = len(self.records) * 3 * size[0] * size[1] <= memory
         self._kept = torch.empty((len(self.records) if fits else 0, 3, *size), dtype=torch.uint8)
-        read = on_threads(self._read if fits else self._check, len(self.records))
-        for place, image in enumerate(progress(read)):
+        for place, image in enumerate(progress(self.pictures.each(self._read if fits else self._check))):
             if fits:
                 self._kept[place] = image
 

@@ -6,8 +6,10 @@ annotation tools do not. The sizes in the annotations tell which it was, unless 
 
 from __future__ import annotations
 
+import math
+import mmap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,10 @@ from .check import UPRIGHT
 from .fields import counted, named
 from .walk import is_file
 
+LARGE = 16_000_000
+"""Pixels above which pictures are decoded one by one. Pillow takes 4 bytes for each, and refuses more than 179e6."""
+SHOWN = 1_000_000
+"""Pixels of a picture in a figure, at most."""
 _ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101  # of EXIF and TIFF
 _BACK = {  # what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,8 +82,8 @@ def header(path: Path) -> Header:
 
 def _may_hold_exif(png: Path) -> bool:
     """Pillow decodes a whole PNG to see."""
-    data = png.read_bytes()
-    return b"eXIf" in data or b"Orientation" in data
+    with png.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(b"eXIf") >= 0 or data.find(b"Orientation") >= 0
 
 
 def headers(paths: Sequence[Path]) -> list[Header]:
@@ -113,6 +119,7 @@ class Pictures:
         if any(one.orientation > 1 and said is None for one, said in zip(found, decided, strict=True)):
             sizes = [(record["width"], record["height"]) for record in records]
             decided = list(_meant(self.paths, found, sizes, source))
+        self._stored = [one.stored for one in found]
         self._orientations = [one.orientation for one in found]
         self.upright = [one.orientation == 1 or said is not False for one, said in zip(found, decided, strict=True)]
 
@@ -126,12 +133,41 @@ class Pictures:
                 image.draft("RGB", (1, 1))
             orientation = self._orientations[index]
             if orientation == 1:
-                return image.convert("RGB")
+                return _rgb(image)
             if self.upright[index]:
                 return ImageOps.exif_transpose(image).convert("RGB")
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1) == 1  # by Pillow itself
             return (image.transpose(_BACK[orientation]) if turned else image).convert("RGB")
+
+    def preview(self, index: int) -> Image.Image:
+        """A picture to show, of `SHOWN` pixels at most: every so many in a square are one."""
+        image = self.open(index)
+        factor = math.ceil(math.sqrt(image.width * image.height / SHOWN))
+        return image.reduce(factor) if factor > 1 else image
+
+    def each(self, work: Callable[[int], Any]) -> Iterator[Any]:
+        """``work(0), work(1), …`` of the pictures, on threads.
+
+        Those above `LARGE` pixels are worked on here, one by one: what a thread has allocated stays its own.
+        """
+        with ThreadPoolExecutor() as pool:
+            large = [width * height > LARGE for width, height in self._stored]
+            waiting = [None if here else pool.submit(work, k) for k, here in enumerate(large)]
+            try:
+                for k, other in enumerate(waiting):
+                    yield work(k) if other is None else other.result()
+            finally:
+                for other in filter(None, waiting):
+                    other.cancel()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Without a copy, which convert makes of what is RGB already."""
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image
 
 
 def _size(size: tuple[int, int]) -> str:
@@ -193,9 +229,3 @@ def _pictures(paths: Sequence[Path], which: Sequence[int]) -> str:
     """
     names = named(paths[k].name for k in which)
     return f"{counted(which, 'picture')} ({names}) {'are' if which[1:] else 'is'}"
-
-
-def on_threads(work: Callable[[int], Any], count: int) -> Iterable[Any]:
-    """``work(0), work(1), …`` in this order."""
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(work, range(count))

@@ -38,7 +38,7 @@ class Local:
 
     def run(self, folders: Sequence[Path], threads: int, imports: Sequence[str] = ()) -> Iterator[tuple[Path, str]]:
         running = Processes()
-        with ThreadPoolExecutor(self.workers) as pool:
+        with ThreadPoolExecutor(max(1, min(self.workers, len(folders)))) as pool:
             try:
                 waiting = {
                     pool.submit(attempt, folder, threads, self.retries, running, imports): folder for folder in folders
@@ -93,6 +93,7 @@ class Ray:
 
 
 EXECUTORS = ("local", "ray")
+_MOST = 256  # trials at a time
 
 
 def make_executor(
@@ -103,6 +104,8 @@ def make_executor(
         raise ValueError(f"retries: expected 0 or more, got {retries}")
     if name == "ray":
         return Ray(address, gpus, retries)
+    if workers is not None and workers > _MOST:
+        raise ValueError(f"workers: expected at most {_MOST}, got {workers}; this machine has {_cores()} cores")
     return Local(max(1, _cores() // threads) if workers is None else workers, retries)
 
 

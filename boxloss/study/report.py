@@ -116,10 +116,13 @@ def _examples(
             found[trial.loss] = _by_image(annotations.with_numbers(detections))
     rows = []
     for k in shown:
-        picture, number = pictures.open(k), records[k]["id"]
+        picture, number = pictures.preview(k), records[k]["id"]
+        size = records[k]["width"], records[k]["height"]
         true = [box["bbox"] for box in boxes[number] if not box["iscrowd"]]
-        scenes = [Scene(picture, loss, true, found[loss][number][: len(true)]) for loss in losses if loss in found]
-        rows.append([Scene(picture, "truth", true, []), *scenes])
+        scenes = [
+            Scene(picture, size, loss, true, found[loss][number][: len(true)]) for loss in losses if loss in found
+        ]
+        rows.append([Scene(picture, size, "truth", true, []), *scenes])
     return rows
 
 

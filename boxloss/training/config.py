@@ -23,6 +23,10 @@ _ADDED = (*READING, "imports")
 """Fields that older configurations lack: at their defaults they do not count in the hash."""
 
 
+_MOST = {"size": 8192, "network.width": 4096, "network.anchors": 1000, "detect.limit": 100_000}
+"""Beyond it a number is a slip, and would end in a failed allocation."""
+
+
 @dataclass(frozen=True)
 class Subset:
     """The part of the data that counts.
@@ -79,6 +83,12 @@ class Network:
             raise ValueError(f"network.dropout: expected 0, or with another backbone than tiny < 1, got {self.dropout}")
         if self.scales not in (2, 3) or self.anchors < 1:
             raise ValueError(f"network: expected 2 or 3 scales of 1 anchor or more, got {self.scales}, {self.anchors}")
+        for name in ("width", "anchors"):
+            if not 1 <= getattr(self, name) <= _MOST[f"network.{name}"]:
+                most = _MOST[f"network.{name}"]
+                raise ValueError(f"network.{name}: expected 1 to {most:,}, got {getattr(self, name)}")
+        if not 1 <= self.stretch <= 4:
+            raise ValueError(f"network.stretch: expected a number in [1, 4], got {self.stretch!r}")
 
 
 @dataclass(frozen=True)
@@ -160,6 +170,13 @@ class Detect:
     score_threshold: float = 0.01
     iou_threshold: float = 0.5
     limit: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"detect.{name}: expected a number in [0, 1], got {getattr(self, name)!r}")
+        if not 1 <= self.limit <= _MOST["detect.limit"]:
+            raise ValueError(f"detect.limit: expected 1 to {_MOST['detect.limit']:,}, got {self.limit}")
 
 
 @dataclass(frozen=True)
@@ -243,6 +260,8 @@ class TrainConfig:
             raise ValueError(
                 f"size: expected multiples of {multiple} for {self.network.scales} scales, got {self.size}"
             )
+        if max(self.input_size) > _MOST["size"]:
+            raise ValueError(f"size: expected at most {_MOST['size']:,}, got {self.size}")
         if self.network.freeze and not self.augment.only_flips:
             raise ValueError(
                 "augment: cached features (network.freeze) can be mirrored left to right, nothing else; expected"

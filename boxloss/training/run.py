@@ -207,7 +207,8 @@ def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
             predicted[box["image_id"]].append((box["bbox"], f"{names[box['category_id'] - 1]} {box['score']:.2f}"))
     return [
         Scene(
-            images.pictures.open(k),
+            images.pictures.preview(k),
+            (record["width"], record["height"]),
             _shortened(record["file_name"]),
             [box["bbox"] for box in true[record["id"]] if not box["iscrowd"]],
             predicted[record["id"]],
