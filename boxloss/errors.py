@@ -25,10 +25,24 @@ def closest(name: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
+def is_one_of(value: object, known: Collection[str]) -> bool:
+    """Whether a value is one of these words; an array would be compared number by number."""
+    return isinstance(value, str) and value in known
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it; of an array its kind and shape, for its numbers would fill the screen."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
 def unknown_loss(name: object, known: Collection[str]) -> ValueError:
     """The error for a loss that there is not; it names the nearest."""
-    hint = nearest(str(name).lower().removesuffix("_loss"), known) or f"known: {', '.join(known)}"
-    return ValueError(f"no loss named {name!r}; {hint}")
+    near = nearest(name.lower().removesuffix("_loss"), known) if isinstance(name, str) else ""
+    return ValueError(f"no loss named {shown(name)}; {near or 'known: ' + ', '.join(known)}")
 
 
 FORESEEN = (ValueError, OSError, ImportError, BoxlossError)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .boxes import FORMATS, as_pair, check_format
+from .boxes import as_format, as_pair, is_format
 from .conventions import CONVENTIONS, meaning
 from .distributed import mean_over_ranks
 from .geometry import BoxPair
@@ -26,7 +26,9 @@ class BoxLoss(torch.nn.Module):
             some of which mean another loss by it (`boxloss.conventions`): mmdet's ``"iou"`` is −ln(I/U), its CIoU is
             gated; YOLOX's ``"iou"`` is 1 − (I/U)².
         box_format: the format of both inputs: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; None: of each the one that the
-            tensor itself names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``.
+            tensor itself names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. Slices of ``BoundingBoxes``,
+            stacks and collated batches of them are plain tensors that name none: give their format here. So with
+            ``torch.compile``, which needs plain tensors: ``boxes.as_subclass(torch.Tensor)``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs.
         gain: the result is multiplied by it.
         normalize_weight: for a loss with a weight per pair (focal_eiou): Σ W·L / Σ W, with the sum of weights averaged
@@ -42,7 +44,7 @@ class BoxLoss(torch.nn.Module):
         ValueError: an unknown loss, convention, format or reduction; a parameter outside its domain.
 
     >>> BoxLoss("iou", convention="yolox")
-    BoxLoss('squared_iou', box_format='xyxy', reduction='mean', gain=1.0)
+    BoxLoss('squared_iou', reduction='mean', gain=1.0)
     >>> loss = BoxLoss("giou", box_format="cxcywh")
     >>> loss(torch.tensor([[1.0, 1, 2, 2]]), torch.tensor([[2.0, 2, 2, 2]]))  # 1 - 1/7 + 2/9
     tensor(1.0794)
@@ -100,7 +102,7 @@ class BoxLoss(torch.nn.Module):
             return TypeError(f"{mine} is made without boxes and then called with them: {made}(pred, target)")
         fits = {
             "reduction": is_reduction,
-            "box_format": FORMATS.__contains__,
+            "box_format": is_format,
             "convention": lambda value: isinstance(value, str) and value in CONVENTIONS,
             **find_loss(name).fits,
             "gain": is_number,
@@ -108,15 +110,21 @@ class BoxLoss(torch.nn.Module):
         return placed(mine if own else f"{mine}({name!r}, …)", values, fits)
 
     @property
-    def box_format(self) -> str:
-        """The format of inputs that don't name their own."""
-        return self._box_format or "xyxy"
+    def box_format(self) -> str | None:
+        """As it was given; None: of each input the one that it names, else ``"xyxy"``."""
+        return self._box_format
 
     @box_format.setter
     def box_format(self, box_format: str | None) -> None:
-        if box_format is not None:
-            check_format(box_format, "box_format")
-        self._box_format = box_format
+        self._box_format = None if box_format is None else as_format(box_format, "box_format")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a pickle, perhaps one made when ``box_format`` was "xyxy" where it was not given."""
+        if "box_format" in state:
+            state = dict(state)
+            before = state.pop("box_format")
+            state["_box_format"] = None if before == "xyxy" else before
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -179,7 +187,8 @@ class BoxLoss(torch.nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        options: dict[str, Any] = {"box_format": self.box_format, "reduction": self.reduction, "gain": self.gain}
+        options: dict[str, Any] = {} if self.box_format is None else {"box_format": self.box_format}
+        options |= {"reduction": self.reduction, "gain": self.gain}
         if self.normalize_weight:
             options["normalize_weight"] = True
         if self.running_mean is not None:

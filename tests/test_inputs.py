@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import re
 import subprocess
@@ -502,9 +503,9 @@ def test_a_format_given_beside_the_tensor_s_own():
 @pytest.mark.parametrize(("name", "numbers"), [("XYWHR", 5), ("CXCYWHR", 5), ("XYXYXYXY", 8)])
 def test_rotated_boxes_are_refused(name, numbers):
     tilted = tv_tensors.BoundingBoxes(torch.zeros(2, numbers), format=name, canvas_size=(9, 9))
-    message = f"unknown box format '{name.lower()}'.*rotated boxes are not supported"
+    message = rf"rotated boxes \({name.lower()}\) are not supported; expected one of xyxy, xywh, cxcywh"
     for taker in ("giou_loss", "giou_loss, target", "BoxLoss", "pairwise", "convert", "validate_boxes", "Truths"):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=r"^[a-z.]+: " + message):
             TAKES_BOXES[taker](tilted)
     with pytest.raises(ValueError, match="box_format: " + message):
         BoxLoss("giou", box_format=name.lower())
@@ -512,10 +513,16 @@ def test_rotated_boxes_are_refused(name, numbers):
 
 def test_the_default_format_is_kept_apart_from_a_given_one():
     default, given = BoxLoss("giou"), BoxLoss("giou", box_format="xyxy")
-    assert repr(default) == repr(given) == "BoxLoss('giou', box_format='xyxy', reduction='mean', gain=1.0)"
-    assert default.box_format == given.box_format == "xyxy"
+    assert repr(default) == "BoxLoss('giou', reduction='mean', gain=1.0)"
+    assert repr(given) == "BoxLoss('giou', box_format='xyxy', reduction='mean', gain=1.0)"
+    assert (default.box_format, given.box_format) == (None, "xyxy")
     boxed = named(CORNERS["pred"], "XYWH")
-    for way in (copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))):
+    for way in (
+        copy.deepcopy,
+        lambda module: pickle.loads(pickle.dumps(module)),
+        lambda module: eval(repr(module)),
+        lambda module: BoxLoss("giou", box_format=module.box_format),
+    ):
         assert torch.equal(way(default)(boxed, boxed), torch.zeros(()))
         with pytest.raises(ValueError, match="own format is 'xywh'"):
             way(given)(boxed, boxed)
@@ -524,6 +531,89 @@ def test_the_default_format_is_kept_apart_from_a_given_one():
     with pytest.raises(ValueError, match="box_format: unknown box format 'yxyx'"):
         default.box_format = "yxyx"
     assert not default.state_dict()
+
+
+def as_before(module):
+    """As it was pickled when ``box_format`` was an attribute, "xyxy" by default."""
+    for one in module.modules():
+        if isinstance(one, BoxLoss):
+            vars(one)["box_format"] = vars(one).pop("_box_format") or "xyxy"
+    return pickle.loads(pickle.dumps(module))
+
+
+@pytest.mark.parametrize("box_format", [None, "xywh", "cxcywh"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(BoxLoss, "giou"),
+        GIoULoss,
+        functools.partial(BoxLoss, "wiou", version="v2"),
+        functools.partial(BoxLoss, "focal_eiou", normalize_weight=True),
+    ],
+    ids=["BoxLoss", "GIoULoss", "wiou", "normalized"],
+)
+def test_modules_pickled_before_work_as_they_did(make, box_format):
+    old, new = as_before(make(box_format=box_format, gain=2.0)), make(box_format=box_format, gain=2.0)
+    assert old.box_format == box_format
+    assert repr(old) == repr(new)
+    assert torch.equal(old(**CORNERS), new(**CORNERS))
+    if box_format is None:
+        boxed = named(CORNERS["pred"], "XYWH"), CORNERS["target"]
+        assert torch.equal(old(*boxed), new(*boxed))
+    assert copy.deepcopy(old).box_format == box_format
+
+
+def test_a_detector_s_loss_pickled_before_works_as_it_did():
+    old = as_before(YoloLoss(GRID, coordinates="wiou"))
+    expected = YoloLoss(GRID, coordinates="wiou")(outputs(), Truths(**GOOD), SIZE)
+    assert torch.equal(old(outputs(), Truths(**GOOD), SIZE).total, expected.total)
+
+
+@pytest.mark.parametrize("spelled", [tv_tensors.BoundingBoxFormat.CXCYWH, "CXCYWH", "cxcywh"], ids=str)
+def test_a_format_in_other_spellings(spelled):
+    given, corners = boxes.convert(CORNERS["pred"], "xyxy", "cxcywh"), CORNERS["target"]
+    assert BoxLoss("giou", box_format=spelled).box_format == "cxcywh"
+    assert torch.equal(boxes.convert(given, spelled, "xyxy"), CORNERS["pred"])
+    assert torch.equal(boxes.convert(CORNERS["pred"], "xyxy", spelled), given)
+    validate_boxes(given, spelled)
+    assert BoxLoss("iou", box_format=spelled)(given, boxes.convert(corners, "xyxy", "cxcywh")).isfinite()
+    with pytest.raises(ValueError, match=r"^box_format: unknown box format ndarray \(2, 4\); expected one of xyxy"):
+        BoxLoss("giou", box_format=CORNERS["pred"].numpy())
+
+
+class Raises:
+    def __get__(self, tensor, kind):
+        raise RuntimeError("not yet")
+
+
+@pytest.mark.parametrize("meaning", ["NCHW", 3, None, Raises()], ids=["word", "number", "None", "raises"])
+def test_a_format_of_another_meaning_is_none_of_boxes(meaning):
+    Mine = type("Mine", (torch.Tensor,), {"format": meaning})
+    mine = CORNERS["pred"].as_subclass(Mine)
+    assert torch.equal(torch.Tensor(giou_loss(mine, CORNERS["target"])), giou_loss(**CORNERS))
+    assert torch.equal(torch.Tensor(BoxLoss("giou")(mine, CORNERS["target"])), BoxLoss("giou")(**CORNERS))
+
+
+def test_a_parameter_that_names_a_format_is_in_it():
+    given = torch.nn.Parameter(boxes.convert(CORNERS["pred"], "xyxy", "cxcywh"))
+    given.format = "cxcywh"
+    giou_loss(given, CORNERS["target"], reduction="sum").backward()
+    torch.testing.assert_close(giou_loss(given, CORNERS["target"]), giou_loss(**CORNERS))
+    assert given.grad.abs().sum() > 0
+
+
+def test_a_compiler_cannot_open_boxes_and_says_so():
+    given, corners = named(CORNERS["pred"], "CXCYWH"), CORNERS["target"]
+    for loss in (giou_loss, BoxLoss("giou"), lambda p, t: pairwise("giou", p, t)):
+        torch._dynamo.reset()
+        with pytest.raises(
+            torch._dynamo.exc.Unsupported, match=r"(pred|a): a compiler cannot open a BoundingBoxes; bef"
+        ):
+            torch.compile(loss, fullgraph=True, backend="eager")(given, corners)
+    opened, of_target = given.as_subclass(torch.Tensor), boxes.convert(corners, "xyxy", "cxcywh")
+    torch._dynamo.reset()
+    compiled = torch.compile(BoxLoss("giou", box_format="cxcywh"), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(opened, of_target), BoxLoss("giou")(**CORNERS))
 
 
 def test_parameters_and_other_subclasses_are_boxes_as_ever():

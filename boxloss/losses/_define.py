@@ -31,7 +31,7 @@ from ._reduce import check_reduction, reduce_pairs
 # What every loss's docstring says of its common arguments and errors, in place of {common} and {raises}.
 _COMMON = """\
 pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length; torchvision's ``BoundingBoxes`` in the format
-        that they name.
+        that they name, where they are; what torch makes of them, such as a slice or a stack, is a plain tensor.
     target: boxes that pair up with ``pred``: as many axes, sizes equal or 1; in the same unit.
     reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs. Of no pairs both are 0, with a graph.
     weight: one factor per pair, ``(...)``.

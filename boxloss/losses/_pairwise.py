@@ -32,7 +32,7 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: An
     Args:
         loss: a name, such as ``"giou"``, or a loss function, such as `giou_loss`.
         a: boxes ``(..., N, 4)`` as x1, y1, x2, y2, taken as predictions; torchvision's ``BoundingBoxes`` in the format
-            that they name.
+            that they name, where they are; a slice or a stack of them is a plain tensor.
         b: boxes ``(..., M, 4)``, taken as targets, in the same unit; leading axes as many, sizes equal or 1.
         parameters: the loss's own.
 

@@ -233,7 +233,7 @@ def _check_losses(losses: Mapping[str, BoxLoss]) -> None:
     if not losses:
         raise ValueError("no losses to compare")
     for name, loss in losses.items():
-        if loss.reduction != "none" or loss.box_format != "xyxy":
+        if loss.reduction != "none" or loss.box_format not in (None, "xyxy"):
             raise ValueError(
                 f"{name}: expected reduction 'none' and box_format 'xyxy', got {loss.reduction!r}, {loss.box_format!r}"
             )
