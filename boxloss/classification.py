@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
+from .errors import is_one_of, shown
 from .losses._parameters import check_not_negative, is_finite
 from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
 from .values import IGNORED, check_dense, check_floats, check_index, check_share
@@ -116,10 +117,10 @@ def cross_entropy_loss(
     check_reduction(reduction, None)
     if not is_finite(label_smoothing) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing!r}")
-    _check_classes(logits, target)
+    ignored = _ignored(logits, target)
     weight = None if class_weight is None else as_class_weight(class_weight, logits.shape[1], logits)
     value = F.cross_entropy(logits, target, weight=weight, label_smoothing=label_smoothing, reduction="none")
-    return _reduced(value, target, reduction)
+    return _reduced(value, reduction, ignored)
 
 
 def binary_cross_entropy_loss(
@@ -202,12 +203,17 @@ def focal_loss(
     if activation == "sigmoid":
         if class_weight is not None:
             raise ValueError("class_weight: of softmax; sigmoid takes alpha")
-        value = _sigmoid_focal(logits, target, alpha, gamma)
-    elif activation == "softmax":
-        value = _softmax_focal(logits, target, 1.0 if alpha is None else alpha, gamma, class_weight)
-    else:
-        raise ValueError(f"activation: expected 'sigmoid' or 'softmax', got {activation!r}")
-    return _reduced(value, target, reduction)
+        return reduce_pairs(_sigmoid_focal(logits, target, alpha, gamma), reduction)
+    if activation != "softmax":
+        raise ValueError(f"activation: expected 'sigmoid' or 'softmax', got {shown(activation)}")
+    ignored = _ignored(logits, target)
+    classes = target if ignored is None else target.masked_fill(ignored, 0)
+    value = _softmax_focal(logits, classes, 1.0 if alpha is None else alpha, gamma)
+    if ignored is not None:
+        value = value.masked_fill(ignored, 0.0)
+    if class_weight is not None:
+        value = as_class_weight(class_weight, logits.shape[1], logits)[classes] * value
+    return _reduced(value, reduction, ignored)
 
 
 def _sigmoid_focal(logits: Tensor, target: Tensor, alpha: float | None, gamma: float) -> Tensor:
@@ -220,17 +226,13 @@ def _sigmoid_focal(logits: Tensor, target: Tensor, alpha: float | None, gamma: f
     return value if alpha is None else (alpha * t + (1 - alpha) * (1 - t)) * value
 
 
-def _softmax_focal(logits: Tensor, target: Tensor, alpha: float, gamma: float, class_weight: Tensor | None) -> Tensor:
-    _check_classes(logits, target)
+def _softmax_focal(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
     if target.is_floating_point():
         raise TypeError(
             f"target: focal_loss takes classes, integers {_listed(_without_classes(logits))}, got probabilities"
         )
-    ignored = target == IGNORED
-    classes = target.masked_fill(ignored, 0)
-    log_p = _log_softmax_of(logits, classes)
-    value = (-alpha * _power(-log_p.expm1(), gamma) * log_p).masked_fill(ignored, 0.0)
-    return value if class_weight is None else as_class_weight(class_weight, logits.shape[1], logits)[classes] * value
+    log_p = _log_softmax_of(logits, target)
+    return -alpha * _power(-log_p.expm1(), gamma) * log_p
 
 
 def _binary(logits: Tensor, t: Tensor, weight: float = 1.0) -> Tensor:
@@ -283,8 +285,8 @@ def class_weights(
     >>> class_weights([1, 1, 2])  # 4/(3 * 1), 4/(3 * 1), 4/(3 * 2)
     tensor([1.3333, 1.3333, 0.6667], dtype=torch.float64)
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme: expected one of {', '.join(SCHEMES)}, got {scheme!r}")
+    if not is_one_of(scheme, SCHEMES):
+        raise ValueError(f"scheme: expected one of {', '.join(SCHEMES)}, got {shown(scheme)}")
     if not is_finite(beta) or not 0 <= beta < 1:
         raise ValueError(f"beta: expected a number in [0, 1), got {beta!r}")
     n = torch.as_tensor(counts, dtype=torch.float64)
@@ -321,7 +323,8 @@ def _check_yes_or_no(logits: Tensor, target: Tensor) -> None:
     check_share(target, "target", "1 is yes and 0 is no: (target > 0) for other codes of the two")
 
 
-def _check_classes(logits: Tensor, target: Tensor) -> None:
+def _ignored(logits: Tensor, target: Tensor) -> Tensor | None:
+    """Where predictions are to be ignored, after a check of the targets; None: nowhere."""
     if logits.ndim < 2:
         raise ValueError(f"logits: expected (N, C, ...), classes on axis 1, got {_listed(logits.shape)}")
     if not isinstance(target, Tensor):
@@ -329,20 +332,23 @@ def _check_classes(logits: Tensor, target: Tensor) -> None:
     if target.is_floating_point():
         _same_shape(logits, target, "logits", "target")
         check_share(target, "target", "probabilities, such as logits.softmax(1)")
-    elif target.dtype != torch.int64 or target.shape != _without_classes(logits):
+        return None
+    if target.dtype != torch.int64 or target.shape != _without_classes(logits):
         raise ValueError(
             f"target: expected classes, int64 {_listed(_without_classes(logits))}, or probabilities"
             f" {_listed(logits.shape)}, got {target.dtype} {_listed(target.shape)}"
         )
-    else:
-        check_index(target, logits.shape[1], "target", ignored=True)
+    return target == IGNORED if check_index(target, logits.shape[1], "target", ignored=True) else None
 
 
-def _reduced(value: Tensor, target: Tensor, reduction: str) -> Tensor:
+def _reduced(value: Tensor, reduction: str, ignored: Tensor | None) -> Tensor:
     """The mean is over what is not ignored."""
-    if reduction != "mean" or target.is_floating_point() or target.shape != value.shape:
+    if ignored is None or reduction != "mean":
         return reduce_pairs(value, reduction)
-    return reduce_pairs(value, reduction, avg_factor=(target != IGNORED).sum().clamp(min=1))
+    wide = torch.promote_types(value.dtype, torch.float32)  # float16 holds no count beyond 65504
+    kept = (~ignored).sum().clamp(min=1).to(wide)
+    # As the mean over all where nothing turns out to be ignored, to the last bit.
+    return (value.sum().to(wide) / value.numel() * (value.numel() / kept)).to(value.dtype)
 
 
 def _without_classes(logits: Tensor) -> torch.Size:
@@ -350,8 +356,8 @@ def _without_classes(logits: Tensor) -> torch.Size:
 
 
 def _unit(unit: str) -> float:
-    if unit not in UNITS:
-        raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {unit!r}")
+    if not is_one_of(unit, UNITS):
+        raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {shown(unit)}")
     return UNITS[unit]
 
 

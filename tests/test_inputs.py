@@ -68,7 +68,7 @@ def test_indices_of_any_integer_dtype(dtype):
 
 BOX = GOOD["box"]
 BAD_TRUTHS = {
-    "crowd of 2": ({"crowd": torch.tensor([0, 2, 0])}, ValueError, r"truths\.crowd\[1\] is 2; expected 0 … 1"),
+    "crowd of 2": ({"crowd": torch.tensor([0, 2, 0])}, ValueError, r"truths\.crowd\[1\] is 2; expected 0 or 1"),
     "crowd of -1": ({"crowd": torch.tensor([0, 0, -1])}, ValueError, r"truths\.crowd\[2\] is -1"),
     "crowd of floats": ({"crowd": torch.zeros(3)}, TypeError, r"truths\.crowd: expected bool, .* got torch\.float32"),
     "label -1": ({"label": torch.tensor([0, 1, -1])}, ValueError, r"truths\.label\[2\] is -1; expected 0 … 2"),
@@ -76,7 +76,7 @@ BAD_TRUTHS = {
     "label -100": ({"label": torch.tensor([-100, 2, 1])}, ValueError, r"truths\.label\[0\] is -100"),
     "labels of floats": ({"label": torch.zeros(3)}, TypeError, r"truths\.label: expected integers, got torch\.float32"),
     "labels of bools": ({"label": GOOD["crowd"]}, TypeError, r"truths\.label: expected integers, got torch\.bool"),
-    "image B": ({"image": torch.tensor([0, 2, 2])}, ValueError, r"truths\.image\[1\] is 2; expected 0 … 1.*2 images"),
+    "image B": ({"image": torch.tensor([0, 2, 2])}, ValueError, r"truths\.image\[1\] is 2; expected 0 or 1.*2 images"),
     "image -1": ({"image": torch.tensor([0, 0, -1])}, ValueError, r"truths\.image\[2\] is -1"),
     "images of floats": ({"image": torch.zeros(3)}, TypeError, r"truths\.image: expected integers"),
     "inverted": (
@@ -97,6 +97,16 @@ BAD_TRUTHS = {
     "labels (T, 1)": ({"label": GOOD["label"][:, None]}, ValueError, r"truths\.label: expected \(T,\), got \(3, 1\)"),
     "a list of labels": ({"label": [0, 1, 2]}, TypeError, r"truths\.label: expected a tensor \(T,\), got list"),
     "lengths": ({"label": torch.tensor([0, 1])}, ValueError, r"columns of one length, got .*'label': 2"),
+    "label 2**63": (
+        {"label": torch.tensor([0, 2**63, 1], dtype=torch.uint64)},
+        ValueError,
+        r"truths\.label\[1\] is 9223372036854775808; expected 0 … 2",
+    ),
+    "image 2**64 - 100": (
+        {"image": torch.tensor([0, 1, 2**64 - 100], dtype=torch.uint64)},
+        ValueError,
+        r"truths\.image\[2\] is 18446744073709551516; expected 0 or 1",
+    ),
     "devices": ({"label": torch.empty(3, dtype=torch.long, device="meta")}, ValueError, r"all on cpu.*'label': 'meta'"),
 }
 
@@ -112,6 +122,17 @@ def test_truths_that_are_refused(name):
     if "classes" not in message and not ("label" in columns and kind is ValueError and " is " in message):
         with pytest.raises(kind, match=message):
             ignored([torch.zeros(2, 3, 4, 4, 4)], truths, 0.5)
+
+
+def test_truths_of_a_batch_without_images():
+    nothing = [output[:0] for output in outputs()]
+    for call in (
+        lambda: YoloLoss(GRID)(nothing, Truths(**GOOD), SIZE),
+        lambda: assign(GRID, GRID.split(nothing), SIZE, Truths(**GOOD)),
+        lambda: ignored([torch.zeros(0, 3, 4, 4, 4)], Truths(**GOOD), 0.5),
+    ):
+        with pytest.raises(ValueError, match=r"^truths: the batch has no images, but truths has 3 rows$"):
+            call()
 
 
 def test_truths_are_truths():
@@ -159,8 +180,10 @@ CLASSES = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
         (torch.tensor([0, 255], dtype=torch.uint8), "numbers from 0 to 255; a mask of 0 and 255: divide it by 255"),
         (torch.tensor([0.0, 255.0]), "numbers from 0 to 255"),
         (torch.tensor([0, 65535], dtype=torch.uint16), "numbers from 0 to 65535"),
-        (torch.tensor([-1, 1]), "numbers from -1 to 1"),
-        (torch.tensor([0.0, 1.01]), "numbers from 0 to 1.01"),
+        (torch.tensor([-1, 1]), "numbers from -1 to 1; 1 is inside and 0 is outside: (target > 0)"),
+        (torch.tensor([0.0, 2.0]), "numbers from 0 to 2; 1 is inside"),
+        (torch.tensor([-0.22, 1.23]), "numbers from -0.22 to 1.23; target.clamp(0, 1) of what interpolation"),
+        (torch.tensor([0.0, 1.01]), "numbers from 0 to 1.01; target.clamp(0, 1)"),
         (torch.tensor([0.0, NAN]), "NaN"),
         (torch.tensor([2.0, NAN]), "NaN"),
         (torch.tensor([0.0, INF]), "numbers from 0 to inf"),
@@ -194,6 +217,30 @@ def test_what_rounding_explains_is_no_fault():
     assert dice_loss(above.double(), above.half(), activation="none").item() == pytest.approx(1 - 2 * 1.25 / 3)
     with pytest.raises(ValueError, match=r"numbers from 0\.500002 to 1\.000002"):
         dice_loss(above + 2e-6, above, activation="none")
+    for dtype in HALVES:  # of both in their own dtype
+        half = torch.tensor([[[1.0, 0.5]]], dtype=dtype) * (1 + torch.finfo(dtype).eps)
+        assert half.max() > 1
+        assert dice_loss(half, half, activation="none").isfinite()
+        with pytest.raises(ValueError, match=r"^pred: "):
+            dice_loss(half * 1.1, half, activation="none")
+
+
+@every_region
+@pytest.mark.parametrize("garbage", [255.0, -7.0, NAN, INF])
+def test_predictions_at_ignored_places_are_not_looked_at(loss, garbage):
+    gone = CLASSES.clone()
+    gone[:, 1] = -100
+    pred = SHARES.clone()
+    expected = loss(pred, gone, activation="none")
+    pred[..., 1] = garbage
+    pred.requires_grad_()
+    found = loss(pred, gone, activation="none")
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    assert not pred.grad[..., 1].any()
+    pred.data[..., 2] = 7.0
+    with pytest.raises(ValueError, match=r"^pred: expected numbers in \[0, 1\]"):
+        loss(pred, gone, activation="none")
 
 
 @pytest.mark.parametrize("loss", [binary_cross_entropy_loss, focal_loss], ids=lambda loss: loss.__name__)
@@ -219,6 +266,48 @@ def test_probabilities():
     assert entropy(torch.tensor([NAN, 0.5])).isnan()  # of a network that has diverged
     with pytest.raises(ValueError, match=r"target: .* NaN"):
         cross_entropy_loss(torch.zeros(1, 2), torch.tensor([[NAN, 0.5]]))
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("count", [3, 3001, 70_000])
+def test_a_mean_is_the_sum_over_the_number_of_predictions(count, dtype):
+    """To the last bit where none is ignored, however many there are: float16 holds no number beyond 65504."""
+    logits = torch.linspace(-1, 2, 3 * count, dtype=torch.float64).view(count, 3).to(dtype)
+    classes = torch.arange(count) % 3
+    yes = classes[:, None] == torch.arange(3)
+    for loss, target in (
+        (cross_entropy_loss, classes),
+        (softmax_focal, classes),
+        (focal_loss, yes),
+        (focal_loss, yes.long()),
+        (binary_cross_entropy_loss, yes.long()),
+    ):
+        each = loss(logits, target)
+        mean = loss(logits, target, reduction="mean")
+        assert torch.equal(mean, each.sum() / each.numel())
+        assert mean > 0
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("kept", [3, 3001, 70_000])
+def test_the_mean_over_what_is_kept_has_all_digits_of_halves(kept, dtype):
+    logits = torch.tensor([0.0, 3.0, 4.0], dtype=dtype).expand(100_000, 3).clone().requires_grad_()
+    target = torch.full((100_000,), -100)
+    target[:kept] = 2
+    mean = softmax_focal(logits, target, reduction="mean")
+    (gradient,) = torch.autograd.grad(mean, logits)
+    assert mean.item() == pytest.approx(softmax_focal(logits[:1], target[:1]).item(), rel=2 * torch.finfo(dtype).eps)
+    assert not gradient[kept:].any()
+    one = torch.autograd.grad(softmax_focal(logits[:1], target[:1]).sum(), logits)[0][0] / kept
+    torch.testing.assert_close(gradient[0], one, rtol=4 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny / 512)
+
+
+def test_a_yes_or_no_of_minus_100_is_not_ignored():
+    with pytest.raises(ValueError, match=r"target: expected numbers in \[0, 1\], got numbers from -100 to 1"):
+        focal_loss(torch.zeros(2), torch.tensor([1, -100]), reduction="mean")
 
 
 def softmax_focal(logits, target, **own):
@@ -257,11 +346,12 @@ def test_all_ignored_is_0_with_a_graph(loss):
 def test_classes_outside_their_range(wrong, name):
     target = CLASSES.clone()
     target[1, 2] = wrong
-    message = rf"^target\[1, 2\] is {name}; expected 0 … 2, or -100"
+    message = rf"^target\[1, 2\] is {name}; expected 0 … 2, or -100 for what is to be ignored"
+    message += re.escape(": target.masked_fill(target == 255, -100)" if wrong == 255 else "") + "$"
     for loss in (cross_entropy_loss, softmax_focal, *REGION):
         with pytest.raises(ValueError, match=message):
             loss(LOGITS, target)
-    with pytest.raises(ValueError, match=r"expected 0 … 0.*a mask of a single class has the shape of pred"):
+    with pytest.raises(ValueError, match=r"expected 0, or -100 .*; a mask of a single class has the shape of pred"):
         dice_loss(torch.zeros(1, 1, 2), torch.tensor([[0, 1]]))
 
 
@@ -300,9 +390,20 @@ def test_class_weights_fit_as_they_come():
         assert torch.equal(call(weight), call(narrow))
         with pytest.raises(TypeError, match=r"class_weight: expected a tensor \(3,\), got list"):
             call([1.0, 2.0, 3.0])
+        refuses_class_weights(call)
     for kind in ("bce", "softmax"):
         loss = YoloLoss(GRID, classification=kind, class_weight=weight)
         assert loss(outputs(), Truths(**GOOD), SIZE).total.dtype == torch.float32
+    refuses_class_weights(lambda w: YoloLoss(GRID, class_weight=w))
+
+
+def refuses_class_weights(call):
+    with pytest.raises(TypeError, match=r"class_weight: expected real numbers, got torch\.complex64"):
+        call(torch.ones(3, dtype=torch.complex64))
+    for wrong, said in ((NAN, "nan"), (-1.0, r"-1\.0"), (INF, "inf")):
+        for dtype in (torch.float32, torch.float16):
+            with pytest.raises(ValueError, match=rf"class_weight: expected 3 finite numbers >= 0, got {said}$"):
+                call(torch.tensor([1.0, wrong, 2.0], dtype=dtype))
 
 
 WATCHED = {
@@ -314,6 +415,8 @@ WATCHED = {
     "softmax focal": (softmax_focal, CLASSES),
     "cross-entropy": (cross_entropy_loss, CLASSES),
     "cross-entropy of probabilities": (cross_entropy_loss, SHARES),
+    "weighted cross-entropy": (lambda x, t: cross_entropy_loss(x, t, class_weight=torch.ones(3)), CLASSES),
+    "mean cross-entropy": (lambda x, t: len(x) * cross_entropy_loss(x, t, reduction="mean"), CLASSES),
     "entropy": (lambda x, t: entropy(x.softmax(1)) + kl_divergence(t, x.softmax(1)), SHARES),
 }
 
@@ -382,12 +485,29 @@ TAKES_BOXES = {
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("taker", TAKES_BOXES)
 def test_tensors_that_are_not_dense(kind, taker):
-    if kind == "quantized" and taker in ("dice_loss", "cross_entropy_loss"):
-        message = "floating point numbers, got a tensor of torch.qint8"
-    else:
-        message = rf"expected a dense tensor, got .*{SAYS.get(kind, kind)}"
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=rf"expected a dense tensor, got .*{SAYS.get(kind, kind)}"):
         TAKES_BOXES[taker](ODD[kind])
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_predictions_of_a_dtype_that_torch_does_not_compute_with(dtype):
+    pred, target = torch.zeros(2, 3).to(dtype), torch.zeros(2, 3)
+    for loss in (*REGION, cross_entropy_loss, focal_loss, binary_cross_entropy_loss, kl_divergence):
+        name = {kl_divergence: "p"}.get(loss, "pred" if loss in REGION else "logits")
+        with pytest.raises(TypeError, match=rf"^{name}: .* got a tensor of {dtype}, .*tensor\.float\(\)$"):
+            loss(pred, target)
+    assert dice_loss(target, pred).shape == (2, 3)
+
+
+def test_what_to_do_about_tensors_that_are_not_dense_works():
+    """As the messages say it."""
+    nested, masked = ODD["nested"], ODD["masked"]
+    with pytest.raises(TypeError, match=r"torch\.stack\(tensor\.unbind\(\)\)"):
+        dice_loss(nested, nested)
+    assert torch.equal(torch.stack(nested.unbind()), torch.stack([Z, Z]))
+    with pytest.raises(TypeError, match=r"tensor\.to_tensor\(value\)"):
+        dice_loss(Z, masked)
+    assert torch.equal(masked.to_tensor(0.0), Z)
 
 
 @pytest.mark.parametrize("name", ["float4_e2m1fn_x2", "bits8", "uint4"])

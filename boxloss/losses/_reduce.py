@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from ..values import check_dense
+from ..values import bounds, check_dense, readable
 from ._parameters import is_finite, is_number
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -50,14 +52,21 @@ def as_class_weight(weight: Tensor, count: int, like: Tensor) -> Tensor:
     """A factor of each class, in the dtype and on the device of what it multiplies.
 
     Raises:
-        TypeError: not a dense tensor.
-        ValueError: of another shape.
+        TypeError: not a dense tensor of real numbers.
+        ValueError: of another shape; a factor that is not finite or is negative, which is looked for on the CPU only.
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"class_weight: expected a tensor ({count},), got {type(weight).__name__}")
     check_dense(weight, "class_weight")
     if weight.shape != (count,):
         raise ValueError(f"class_weight: expected ({count},), got {tuple(weight.shape)}")
+    if weight.is_complex():
+        raise TypeError(f"class_weight: expected real numbers, got {weight.dtype}")
+    if count and readable(weight):
+        low, high = bounds(weight.detach())
+        if not (low >= 0 and high < math.inf):
+            wrong = next(number for number in weight.tolist() if not 0 <= number < math.inf)
+            raise ValueError(f"class_weight: expected {count} finite numbers >= 0, got {wrong}")
     return weight.to(like)
 
 

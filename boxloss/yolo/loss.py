@@ -14,6 +14,7 @@ from ..classification import cross_entropy_loss, focal_loss
 from ..distributed import mean_count, world_size
 from ..losses import similarity
 from ..losses._keywords import unknown
+from ..losses._reduce import as_class_weight
 from ..modules import BoxLoss
 from .assign import Positives, Truths, checked, overlapping, positives
 from .grid import Grid, strides
@@ -250,10 +251,9 @@ def _choose(grid: Grid, raws: list[Tensor], found: list[Positives], size: tuple[
 def _class_weight(given: Tensor | Sequence[float] | None, classes: int) -> Tensor | None:
     if given is None:
         return None
-    weight = torch.as_tensor(given, dtype=torch.float32)
-    if weight.shape != (classes,) or not (weight.isfinite() & (weight >= 0)).all():
-        raise ValueError(f"class_weight: expected {classes} finite numbers >= 0, got {weight.tolist()}")
-    return weight
+    weight = torch.as_tensor(given)
+    as_class_weight(weight.detach().cpu(), classes, weight)  # it is looked at here once, wherever it is
+    return weight.to(torch.float32)
 
 
 def _each(loss: str | BoxLoss) -> BoxLoss:
