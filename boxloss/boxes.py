@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import shown
-from .values import at, check_dense, first
+from .values import at, check_dense, first, shown
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 """Corners; upper left corner, width, height; center, width, height."""
@@ -130,10 +129,6 @@ def as_format(given: object, name: str) -> str:
     if found in ROTATED:
         raise ValueError(f"{name}: rotated boxes ({found}) are not supported; {expected}")
     raise ValueError(f"{name}: unknown box format {shown(given)}; {expected}")
-
-
-def is_format(value: object) -> bool:
-    return _name_of(value) in FORMATS
 
 
 def said_format(boxes: Tensor) -> str:

@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
-from .errors import is_one_of, shown
+from .losses._keywords import answered
 from .losses._parameters import check_not_negative, is_finite
 from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
-from .values import IGNORED, check_dense, check_floats, check_index, check_share
+from .values import IGNORED, IGNORING, check_dense, check_floats, check_index, check_share, is_one_of, shown
 
 UNITS = {"nats": 1.0, "bits": math.log(2.0)}
 """Of information, in nats."""
 SCHEMES = ("inverse", "effective", "median")
 
 
+@answered()
 def entropy(probability: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim: int = -1) -> Tensor:
     """How uncertain a distribution is: the least mean length of a code for what is drawn from it.
 
@@ -51,6 +52,7 @@ def entropy(probability: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim:
     return found
 
 
+@answered()
 def kl_divergence(p: Tensor, q: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim: int = -1) -> Tensor:
     """How much longer a code for q is than one for p, of what is drawn from p: cross-entropy less entropy.
 
@@ -80,6 +82,7 @@ def kl_divergence(p: Tensor, q: Tensor, *, unit: Literal["nats", "bits"] = "nats
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim) / _unit(unit)
 
 
+@answered({"ignore_index": IGNORING})
 def cross_entropy_loss(
     logits: Tensor,
     target: Tensor,
@@ -116,13 +119,14 @@ def cross_entropy_loss(
     check_floats(logits, "logits")
     check_reduction(reduction, None)
     if not is_finite(label_smoothing) or not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing!r}")
+        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {shown(label_smoothing)}")
     ignored = _ignored(logits, target)
     weight = None if class_weight is None else as_class_weight(class_weight, logits.shape[1], logits)
     value = F.cross_entropy(logits, target, weight=weight, label_smoothing=label_smoothing, reduction="none")
     return _reduced(value, reduction, ignored)
 
 
+@answered({"weight": 'of each prediction: (weight * binary_cross_entropy_loss(…, reduction="none")).sum()'})
 def binary_cross_entropy_loss(
     logits: Tensor, target: Tensor, *, positive_weight: float = 1.0, reduction: str = "none"
 ) -> Tensor:
@@ -154,6 +158,7 @@ def binary_cross_entropy_loss(
     return reduce_pairs(_binary(logits, target.to(logits.dtype), positive_weight), reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def focal_loss(
     logits: Tensor,
     target: Tensor,
@@ -200,12 +205,12 @@ def focal_loss(
     check_not_negative(gamma=gamma)
     if alpha is not None:
         check_not_negative(alpha=alpha)
+    if not is_one_of(activation, ("sigmoid", "softmax")):
+        raise ValueError(f"activation: expected 'sigmoid' or 'softmax', got {shown(activation)}")
     if activation == "sigmoid":
         if class_weight is not None:
             raise ValueError("class_weight: of softmax; sigmoid takes alpha")
         return reduce_pairs(_sigmoid_focal(logits, target, alpha, gamma), reduction)
-    if activation != "softmax":
-        raise ValueError(f"activation: expected 'sigmoid' or 'softmax', got {shown(activation)}")
     ignored = _ignored(logits, target)
     classes = target if ignored is None else target.masked_fill(ignored, 0)
     value = _softmax_focal(logits, classes, 1.0 if alpha is None else alpha, gamma)
@@ -257,6 +262,7 @@ def _power(base: Tensor, gamma: float) -> Tensor:
     return torch.ones_like(base) if gamma == 0 else base.clamp(min=torch.finfo(base.dtype).tiny).pow(gamma)
 
 
+@answered()
 def class_weights(
     counts: Tensor | Sequence[float],
     scheme: Literal["inverse", "effective", "median"] = "inverse",
@@ -288,7 +294,7 @@ def class_weights(
     if not is_one_of(scheme, SCHEMES):
         raise ValueError(f"scheme: expected one of {', '.join(SCHEMES)}, got {shown(scheme)}")
     if not is_finite(beta) or not 0 <= beta < 1:
-        raise ValueError(f"beta: expected a number in [0, 1), got {beta!r}")
+        raise ValueError(f"beta: expected a number in [0, 1), got {shown(beta)}")
     n = torch.as_tensor(counts, dtype=torch.float64)
     if n.ndim != 1 or not len(n):
         raise ValueError(f"counts: expected one number per class, (C,), got {tuple(n.shape)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
+from .values import shown
+
 
 class BoxlossError(RuntimeError):
     """Something went wrong that is no wrong argument or file, such as a loss that is not finite."""
@@ -23,20 +25,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def closest(name: str, known: Iterable[str]) -> str:
     """The known name that is most like a misspelled one; nothing if none is."""
     return next(iter(difflib.get_close_matches(name, known, n=1)), "")
-
-
-def is_one_of(value: object, known: Collection[str]) -> bool:
-    """Whether a value is one of these words; an array would be compared number by number."""
-    return isinstance(value, str) and value in known
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it; of an array its kind and shape, for its numbers would fill the screen."""
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and shape:
-        return f"{type(value).__name__} {tuple(shape)}"
-    text = repr(value)
-    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def unknown_loss(name: object, known: Collection[str]) -> ValueError:

@@ -7,14 +7,21 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .boxes import as_format, as_pair, is_format
+from .boxes import FORMATS, as_format, as_pair
 from .conventions import CONVENTIONS, meaning
 from .distributed import mean_over_ranks
 from .geometry import BoxPair
-from .losses import find_loss
-from .losses._keywords import OF_MODULES, is_reduction, placed
-from .losses._parameters import is_finite, is_number
+from .losses import LOSSES, find_loss
+from .losses._keywords import OF_MODULES, answered, is_array, is_reduction, placed
+from .losses._parameters import is_finite
 from .losses._reduce import check_reduction, reduce_pairs
+from .values import is_one_of, shown
+
+# Of words that a call of a module doesn't take.
+_WHEN_MADE = {
+    word: f"it is given when the module is made: BoxLoss(…, {word}=…)"
+    for word in (*OF_MODULES, *(word for loss in LOSSES.values() for word in loss.parameters))
+}
 
 
 class BoxLoss(torch.nn.Module):
@@ -63,7 +70,7 @@ class BoxLoss(torch.nn.Module):
         **parameters: Any,
     ) -> None:
         super().__init__()
-        if values:
+        if values or is_array(name):
             raise self._placed(name, values)
         if convention is not None:
             name, own = meaning(convention, name)
@@ -72,15 +79,15 @@ class BoxLoss(torch.nn.Module):
         loss.check_parameters(parameters, OF_MODULES)
         check_reduction(reduction, None)
         if not isinstance(normalize_weight, bool):
-            raise TypeError(f"normalize_weight: expected True or False, got {normalize_weight!r}")
+            raise TypeError(f"normalize_weight: expected True or False, got {shown(normalize_weight)}")
         if not is_finite(gain):
-            raise ValueError(f"gain: expected a finite number, got {gain!r}")
+            raise ValueError(f"gain: expected a finite number, got {shown(gain)}")
         if normalize_weight and loss.focus is None:
             raise ValueError(f"normalize_weight: {name!r} has no weight per pair to normalize by")
         if normalize_weight and reduction != "mean":
             raise ValueError(f"normalize_weight is a mean: expected reduction 'mean' with it, got {reduction!r}")
         if not is_finite(momentum) or not 0 < momentum <= 1:
-            raise ValueError(f"momentum: expected a number in (0, 1], got {momentum!r}")
+            raise ValueError(f"momentum: expected a number in (0, 1], got {shown(momentum)}")
         self.name = name
         self.box_format = box_format
         self.reduction = reduction
@@ -97,15 +104,17 @@ class BoxLoss(torch.nn.Module):
         """The error for values given by place."""
         mine = type(self).__name__
         own = getattr(self, "_loss", None)
-        if any(isinstance(value, Tensor) for value in (name, *values)):
-            made = f"{mine}()" if own else f"{mine}({name!r})"
-            return TypeError(f"{mine} is made without boxes and then called with them: {made}(pred, target)")
+        if any(map(is_array, (name, *values))):
+            if own:
+                return TypeError(f"{mine} is made without boxes and then called with them: {mine}()(pred, target)")
+            made = f"{mine}({name!r})" if isinstance(name, str) else f'{mine}("giou")'
+            return TypeError(f"{mine} is made of a loss's name and then called with the boxes: {made}(pred, target)")
         fits = {
             "reduction": is_reduction,
-            "box_format": is_format,
-            "convention": lambda value: isinstance(value, str) and value in CONVENTIONS,
+            "box_format": lambda value: is_one_of(value, FORMATS),
+            "convention": lambda value: is_one_of(value, CONVENTIONS),
             **find_loss(name).fits,
-            "gain": is_number,
+            "gain": is_finite,
         }
         return placed(mine if own else f"{mine}({name!r}, …)", values, fits)
 
@@ -126,6 +135,7 @@ class BoxLoss(torch.nn.Module):
             state["_box_format"] = None if before == "xyxy" else before
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
+    @answered(_WHEN_MADE)
     def forward(
         self,
         pred: Tensor,
@@ -210,6 +220,9 @@ class _NamedLoss(BoxLoss):
             cls.__doc__ = f'``BoxLoss("{loss}", …)``: its options are those of `BoxLoss` and `{loss}_loss`.'
 
     def __init__(self, *values: NoReturn, **options: Any) -> None:
+        if "name" in options:
+            mine, other = type(self).__name__, shown(options["name"])
+            raise TypeError(f"{mine} is the loss {self._loss!r}; one of another name is BoxLoss({other})")
         super().__init__(self._loss, *values, **options)
 
 

@@ -11,14 +11,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import is_one_of, shown
+from .losses._keywords import answered
 from .losses._parameters import check_not_negative
 from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
-from .values import IGNORED, check_dense, check_floats, check_index, check_share
+from .values import IGNORED, IGNORING, check_dense, check_floats, check_index, check_share, is_one_of, shown
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
 
+@answered({"ignore_index": IGNORING})
 def dice_loss(
     pred: Tensor,
     target: Tensor,
@@ -72,6 +73,7 @@ def dice_loss(
     return _reduced(value, class_weight, reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def tversky_loss(
     pred: Tensor,
     target: Tensor,
@@ -108,6 +110,7 @@ def tversky_loss(
     return _reduced(_index(masks, alpha, beta, smooth, per_image), class_weight, reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def focal_tversky_loss(
     pred: Tensor,
     target: Tensor,
@@ -148,6 +151,7 @@ def focal_tversky_loss(
     return _reduced(index.masked_fill(right, 1.0).pow(gamma).masked_fill(right, 0.0), class_weight, reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def jaccard_loss(
     pred: Tensor,
     target: Tensor,

@@ -1,22 +1,37 @@
 """Looking at the numbers in tensors: when that is allowed, and which numbers are refused.
 
 A look makes a GPU wait, and under a compiler or a function transform there is nothing to see. So values are checked on
-the CPU only, and not while something traces; dtypes and shapes are checked always.
+the CPU only, and not while something traces; dtypes and shapes are checked always. And how a message shows a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
 
 IGNORED = -100
 """The class of a prediction that is not to count, as in torch."""
+IGNORING = f"{IGNORED} in a target of classes is ignored: target.masked_fill(target == ignore_index, {IGNORED})"
 COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The floating dtypes that torch computes with."""
 _ROUNDING = 1e-6
 """How far beyond 0 and 1 interpolated and mixed masks come in float32."""
+
+
+def is_one_of(value: object, known: Collection[str]) -> bool:
+    """Whether a value is one of these words; an array would be compared number by number."""
+    return isinstance(value, str) and value in known
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it; of an array its kind and shape, for its numbers would fill the screen."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def watcher() -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..boxes import as_pair
 from ..errors import unknown_loss
-from ..values import watcher
+from ..values import is_one_of, watcher
 from .native import Library, library
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def explain(loss: str, pred: Tensor, target: Tensor, **parameters: Any) -> str:
         target: boxes that pair up with them.
         parameters: the loss's own.
     """
-    if loss not in _FORMULAS:
+    if not is_one_of(loss, _FORMULAS):
         raise unknown_loss(loss, _FORMULAS)
     pred, target = as_pair(pred, target)
     found = why_not(pred, target) or find(loss, parameters, pred.dtype)

@@ -11,7 +11,7 @@ import inspect
 import itertools
 import math
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -24,8 +24,8 @@ from ..errors import unknown_loss
 from ..geometry import BoxPair
 from ..kernels import Kernel
 from ._fused import fused
-from ._keywords import OF_FUNCTIONS, OF_MODULES, Fits, is_reduction, is_tensor, placed, unknown
-from ._parameters import Parameter, is_number
+from ._keywords import OF_FUNCTIONS, OF_MODULES, Fits, is_reduction, is_tensor, placed, unknown_of_loss
+from ._parameters import Parameter, is_finite
 from ._reduce import check_reduction, reduce_pairs
 
 # What every loss's docstring says of its common arguments and errors, in place of {common} and {raises}.
@@ -126,7 +126,7 @@ class Loss:
             return "0, with zero gradient, wherever the boxes do not overlap"
         return f"0, with zero gradient, wherever IoU ≥ {self.zero_from}" if self.zero_from else ""
 
-    def check_parameters(self, given: Mapping[str, Any], common: Collection[str] = ()) -> None:
+    def check_parameters(self, given: Mapping[str, Any], common: tuple[str, ...] = ()) -> None:
         """Raise for a parameter that is not the loss's own, and for a value outside its domain.
 
         Args:
@@ -134,7 +134,7 @@ class Loss:
         """
         for name, value in given.items():
             if name not in self.parameters:
-                raise unknown(self.name, name, self.parameters, common)
+                raise unknown_of_loss(self.name, name, self.parameters, common)
             self.parameters[name].check(value)
         for name, parameter in self.parameters.items():
             if parameter.required and name not in given:
@@ -225,7 +225,7 @@ def define(
             **parameters: Any,
         ) -> Tensor:
             if values:
-                fits = {"reduction": is_reduction, "weight": is_tensor, **loss.fits, "avg_factor": is_number}
+                fits = {"reduction": is_reduction, "weight": is_tensor, **loss.fits, "avg_factor": is_finite}
                 raise placed(f"{formula.__name__}(pred, target, …)", values, fits)
             loss.check_parameters(parameters, OF_FUNCTIONS)
             check_reduction(reduction, avg_factor)

@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from ..values import bounds, check_dense, readable
+from ..values import bounds, check_dense, is_one_of, readable, shown
 from ._parameters import is_finite, is_number
 
 REDUCTIONS = ("none", "mean", "sum")
 
 
 def check_reduction(reduction: str, avg_factor: float | Tensor | None) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"Invalid reduction {reduction!r}: expected one of {', '.join(map(repr, REDUCTIONS))}")
+    if not is_one_of(reduction, REDUCTIONS):
+        raise ValueError(f"Invalid reduction {shown(reduction)}: expected one of {', '.join(map(repr, REDUCTIONS))}")
     if avg_factor is not None and reduction != "mean":
         raise ValueError(f"avg_factor divides a sum: expected reduction 'mean' with it, got {reduction!r}")
 
@@ -39,7 +39,8 @@ def as_weight(weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         ValueError: of another shape.
     """
     if not isinstance(weight, Tensor):
-        raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
+        option = "; a module takes its reduction when it is made" if is_one_of(weight, REDUCTIONS) else ""
+        raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}{option}")
     check_dense(weight, "weight")
     if weight.is_complex():
         raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
