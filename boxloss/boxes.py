@@ -223,6 +223,26 @@ def _near_corners(pred: Tensor, target: Tensor, box_format: str) -> tuple[Tensor
     return torch.cat((place, place + sides), -1), torch.cat((nothing, target[..., 2:]), -1)
 
 
+def corners_of_all(a: Tensor, of_a: str, b: Tensor, of_b: str) -> tuple[Tensor, Tensor]:
+    """Both as corners, for a loss of each with each; where some have to be formed, counted from a common place.
+
+    Of all boxes it is the one nearest to the origin, so that no coordinate becomes larger, and none less exact.
+    """
+    if of_a == of_b == "xyxy":
+        return a, b
+    places = torch.cat([boxes[..., :2].detach().flatten(0, -2) for boxes in (a, b)])
+    if not len(places):
+        return to_corners(a, of_a), to_corners(b, of_b)
+    low, high = places.aminmax(dim=0)
+    origin = (low.clamp(min=0) + high.clamp(max=0)).nan_to_num(0.0, 0.0, 0.0)
+    return _corners_from(origin, a, of_a), _corners_from(origin, b, of_b)
+
+
+def _corners_from(origin: Tensor, boxes: Tensor, box_format: str) -> Tensor:
+    place, other = boxes[..., :2] - origin, boxes[..., 2:]
+    return to_corners(torch.cat((place, other - origin if box_format == "xyxy" else other), -1), box_format)
+
+
 def in_one_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if first.dtype == second.dtype and first.dtype in (torch.float32, torch.float64):
         return first, second

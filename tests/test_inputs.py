@@ -574,6 +574,42 @@ def test_corners_are_formed_near_boxes_that_name_their_format():
     assert iou_loss(p, t).item() == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("name", ["XYWH", "CXCYWH"])
+@pytest.mark.parametrize("far", [(1e6, 1e6), (-1e6, 1e6), (-1e6, -1e6)], ids=str)
+def test_pairs_far_from_the_origin_are_as_exact_as_rows(name, far):
+    """Corners at 1e6 are rounded to 1/16 in float32; from one of the boxes all digits remain."""
+    places = torch.tensor([far, far]) + torch.tensor([[0.0, 0.0], [0.125, 0.0625]])
+    sides = torch.tensor([[0.3, 0.3], [0.2, 0.3]])
+    p, t = (
+        tv_tensors.BoundingBoxes(torch.cat(parts, 1), format=name, canvas_size=(9, 9))
+        for parts in ((places, sides), (places.flip(0), sides.flip(0)))
+    )
+    expected = iou_loss(p, t)
+    torch.testing.assert_close(pairwise("iou", p, t).diagonal(), expected)
+    torch.testing.assert_close(pairwise("iou", t, p).diagonal(), expected)
+    assert 0.1 < expected[0] < 0.9
+
+
+def test_pairs_of_boxes_that_name_their_format_and_nothing_or_nonsense():
+    p, t = named(CORNERS["pred"], "XYWH"), CORNERS["target"]
+    assert pairwise("giou", p, t[:0]).shape == (2, 0)
+    empty = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYWH", canvas_size=(9, 9))
+    assert pairwise("giou", empty, t[:0]).shape == (0, 0)
+    for odd in (NAN, INF, -INF):
+        bad = torch.cat((t, torch.full((1, 4), odd)))
+        torch.testing.assert_close(pairwise("giou", p, bad)[:, :2], pairwise("giou", CORNERS["pred"], t))
+
+
+def test_a_function_of_one_s_own_sees_the_boxes_where_they_are():
+    p = named(CORNERS["pred"], "XYWH")
+    assert torch.equal(pairwise(lambda a, b: (a + 0 * b)[..., 0], p, CORNERS["target"])[:, 0], CORNERS["pred"][:, 0])
+
+
+def test_why_not_says_of_boxes_that_name_their_format_what_is_so():
+    p, t = named(CORNERS["pred"], "XYWH"), named(CORNERS["target"], "CXCYWH")
+    assert kernels.why_not(p, t) == kernels.why_not(*CORNERS.values())
+
+
 @named_format
 def test_gradients_reach_boxes_that_name_their_format(name):
     leaf = named(CORNERS["pred"], name).requires_grad_()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import as_pair
+from ..boxes import as_pair, said_format
 from ..errors import unknown_loss
 from ..values import is_one_of, watcher
 from .native import Library, library
@@ -92,7 +92,7 @@ def why_not(*boxes: Tensor) -> str:
     for tensor in boxes:
         if tensor.device.type != "cpu":
             return f"a tensor is on {tensor.device}; they compute on the CPU"
-        if type(tensor) not in (Tensor, torch.nn.Parameter):
+        if type(tensor) not in (Tensor, torch.nn.Parameter) and not said_format(tensor):  # losses open those that do
             return f"a tensor is a {type(tensor).__name__}, which may want to see each operation"
         if tensor.is_neg():
             return "a tensor is a view whose numbers are yet to be negated"
