@@ -48,7 +48,7 @@ def readable(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling() or watcher():
         return False
     own = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__  # a fake tensor, or one with parts elsewhere
-    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not own
+    return tensor.is_cpu and tensor.layout == torch.strided and not own
 
 
 def first(wrong: Tensor) -> tuple[int, ...] | None:
@@ -100,11 +100,13 @@ def check_share(values: Tensor, name: str, hint: str | Callable[[float], str], *
         raise TypeError(f"{name}: expected real numbers, got {values.dtype}")
     if values.dtype == torch.bool or not values.numel() or not readable(values):
         return
-    numbers = values.detach()
-    rounding = max(torch.finfo(values.dtype).eps, _ROUNDING) if values.is_floating_point() else 0.0
-    low, high = bounds(numbers)
-    if -rounding <= low and high <= 1 + rounding:
+    low, high = bounds(values)
+    if low >= 0 and high <= 1:  # nearly always; NaN is neither
         return
+    rounding = max(torch.finfo(values.dtype).eps, _ROUNDING) if values.is_floating_point() else 0.0
+    if low >= -rounding and high <= 1 + rounding:
+        return
+    numbers = values.detach()
     known = numbers[~numbers.isnan()]
     if not nan and len(known) < numbers.numel():
         raise ValueError(f"{name}: expected numbers in [0, 1], got NaN")
@@ -120,6 +122,8 @@ def check_share(values: Tensor, name: str, hint: str | Callable[[float], str], *
 
 def bounds(values: Tensor) -> tuple[float, float]:
     """The least and the greatest number; NaN if there is one."""
+    if values.requires_grad:
+        values = values.detach()
     if values.dtype not in (torch.float32, torch.float64, torch.int64):
         values = values.double()  # not every dtype can be compared
     low, high = values.aminmax()
@@ -139,7 +143,7 @@ def check_index(values: Tensor, count: int, name: str, *, ignored: bool = False,
         return False
     if not readable(values):
         return ignored
-    numbers = values.long()  # of uint64 what is too large becomes negative
+    numbers = values if values.dtype == torch.int64 else values.long()  # what is too large for it becomes negative
     low, high = bounds(numbers)
     if low >= 0 and high < count:  # one pass, where nothing is wrong
         return False

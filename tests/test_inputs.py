@@ -15,7 +15,19 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torchvision import tv_tensors
 
-from boxloss import BoxLoss, GIoULoss, boxes, cdiou, giou_loss, iou_loss, kernels, pairwise, similarity, validate_boxes
+from boxloss import (
+    BoxLoss,
+    GIoULoss,
+    boxes,
+    cdiou,
+    giou_loss,
+    iou_loss,
+    kernels,
+    pairwise,
+    similarity,
+    validate_boxes,
+    values,
+)
 from boxloss.classification import (
     binary_cross_entropy_loss,
     class_weights,
@@ -273,8 +285,14 @@ HALVES = [torch.float16, torch.bfloat16]
 
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("count", [3, 3001, 70_000])
-def test_a_mean_is_the_sum_over_the_number_of_predictions(count, dtype):
-    """To the last bit where none is ignored, however many there are: float16 holds no number beyond 65504."""
+@pytest.mark.parametrize("looked", [True, False], ids=["looked at", "elsewhere"])
+def test_a_mean_is_the_sum_over_the_number_of_predictions(count, dtype, looked, monkeypatch):
+    """To the last bit where none is ignored, however many there are: float16 holds no number beyond 65504.
+
+    So also where that none is ignored can't be seen, as on a GPU.
+    """
+    if not looked:
+        monkeypatch.setattr(values, "readable", lambda tensor: False)
     logits = torch.linspace(-1, 2, 3 * count, dtype=torch.float64).view(count, 3).to(dtype)
     classes = torch.arange(count) % 3
     yes = classes[:, None] == torch.arange(3)

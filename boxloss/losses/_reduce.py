@@ -64,7 +64,7 @@ def as_class_weight(weight: Tensor, count: int, like: Tensor) -> Tensor:
     if weight.is_complex():
         raise TypeError(f"class_weight: expected real numbers, got {weight.dtype}")
     if count and readable(weight):
-        low, high = bounds(weight.detach())
+        low, high = bounds(weight)
         if not (low >= 0 and high < math.inf):
             wrong = next(number for number in weight.tolist() if not 0 <= number < math.inf)
             raise ValueError(f"class_weight: expected {count} finite numbers >= 0, got {wrong}")
