@@ -34,7 +34,9 @@ def convert(boxes: Tensor, source: str | None, to: str) -> Tensor:
     Args:
         boxes: ``(..., 4)``. float16 and bfloat16 become float32 and integers float64, so that no digit is lost.
         source: the format they are in: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; None: the one that the tensor itself
-            names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. `opened` says when they no longer do.
+            names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. Slices, stacks and collated
+            batches of them, and what `torch.func` sees, are plain tensors that name none; a compiler takes plain
+            tensors only.
         to: the format wanted.
 
     Returns:

@@ -81,13 +81,16 @@ def check_dense(tensor: Tensor, name: str) -> None:
 
 
 def check_floats(tensor: Tensor, name: str) -> None:
-    expected = f"{name}: expected a tensor of floating point numbers"
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{expected}, got {type(tensor).__name__}")
-    check_dense(tensor, name)
-    if tensor.dtype not in COMPUTED:
-        little = ", which torch does not compute with; tensor.float()" if tensor.is_floating_point() else ""
-        raise TypeError(f"{expected}, got a tensor of {tensor.dtype}{little}")
+    if isinstance(tensor, Tensor):
+        check_dense(tensor, name)
+        if tensor.dtype in COMPUTED:
+            return
+        found = f"a tensor of {tensor.dtype}"
+        if tensor.is_floating_point():
+            found += ", which torch does not compute with; tensor.float()"
+    else:
+        found = type(tensor).__name__
+    raise TypeError(f"{name}: expected a tensor of floating point numbers, got {found}")
 
 
 def check_share(values: Tensor, name: str, hint: str | Callable[[float], str], *, nan: bool = False) -> None:
@@ -106,7 +109,7 @@ def check_share(values: Tensor, name: str, hint: str | Callable[[float], str], *
     rounding = max(torch.finfo(values.dtype).eps, _ROUNDING) if values.is_floating_point() else 0.0
     if low >= -rounding and high <= 1 + rounding:
         return
-    numbers = values.detach()
+    numbers = values.detach().double()  # not every dtype can be compared
     known = numbers[~numbers.isnan()]
     if not nan and len(known) < numbers.numel():
         raise ValueError(f"{name}: expected numbers in [0, 1], got NaN")

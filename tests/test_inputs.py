@@ -515,6 +515,9 @@ def test_predictions_of_a_dtype_that_torch_does_not_compute_with(dtype):
         with pytest.raises(TypeError, match=rf"^{name}: .* got a tensor of {dtype}, .*tensor\.float\(\)$"):
             loss(pred, target)
     assert dice_loss(target, pred).shape == (2, 3)
+    for wrong in (2.0, NAN):
+        with pytest.raises(ValueError, match=r"^target: expected numbers in \[0, 1\], got "):
+            dice_loss(target, torch.full((2, 3), wrong).to(dtype))
 
 
 def test_what_to_do_about_tensors_that_are_not_dense_works():

@@ -142,9 +142,8 @@ def answered(
         @functools.wraps(function)
         def called(*values: P.args, **given: P.kwargs) -> R:
             if len(values) > count:
-                raise placed(
-                    f"{who}({', '.join(required)}, …)", values[count:], _fits_of(function) if fits is None else fits
-                )
+                looks = _fits_of(function) if fits is None else fits
+                raise placed(f"{who}({', '.join(required)}, …)", values[count:], looks)
             for name in given:
                 if name not in known:
                     raise unknown(who, name, own, required, elsewhere)
