@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .values import at, check_dense, first
+from .values import at, check_dense, first, shown
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 """Corners; upper left corner, width, height; center, width, height."""
@@ -34,8 +34,9 @@ def convert(boxes: Tensor, source: str | None, to: str) -> Tensor:
     Args:
         boxes: ``(..., 4)``. float16 and bfloat16 become float32 and integers float64, so that no digit is lost.
         source: the format they are in: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; None: the one that the tensor itself
-            names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. A slice of ``BoundingBoxes``, and what
-            ``vmap`` makes of them, are plain tensors that name none.
+            names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. Slices, stacks and collated
+            batches of them, and what `torch.func` sees, are plain tensors that name none; a compiler takes plain
+            tensors only.
         to: the format wanted.
 
     Returns:
@@ -48,7 +49,7 @@ def convert(boxes: Tensor, source: str | None, to: str) -> Tensor:
     >>> convert(torch.tensor([1.0, 2, 5, 4]), "xyxy", "cxcywh")  # center (1 + 5)/2, (2 + 4)/2; sides 5 - 1, 4 - 2
     tensor([3., 3., 4., 2.])
     """
-    check_format(to, "to")
+    to = as_format(to, "to")
     boxes, source = opened(boxes, "boxes", source, "source")
     boxes = _computed(boxes)
     if source == to:
@@ -119,39 +120,70 @@ def check_finite_and_upright(boxes: Tensor, box_format: str, name: str) -> None:
     )
 
 
-def check_format(box_format: str, name: str) -> None:
-    if box_format not in FORMATS:
-        rotated = "; rotated boxes are not supported" if box_format in ROTATED else ""
-        raise ValueError(f"{name}: unknown box format {box_format!r}; expected one of {', '.join(FORMATS)}{rotated}")
+def as_format(given: object, name: str) -> str:
+    """The format that is meant: a name in either case, or a member of an enum, as torchvision's are."""
+    if isinstance(given, str) and given in FORMATS:
+        return given
+    found = _name_of(given)
+    if found in FORMATS:
+        return found
+    expected = f"expected one of {', '.join(FORMATS)}"
+    if found in ROTATED:
+        raise ValueError(f"{name}: rotated boxes ({found}) are not supported; {expected}")
+    raise ValueError(f"{name}: unknown box format {shown(given)}; {expected}")
+
+
+def said_format(boxes: Tensor) -> str:
+    """The format, perhaps a rotated one, that a tensor itself names, as torchvision's ``BoundingBoxes`` do by their
+    ``format``; nothing if it doesn't. Classes of other libraries may mean something else by a ``format``.
+    """
+    if type(boxes) is Tensor:
+        return ""
+    try:
+        found = _name_of(getattr(boxes, "format", None))
+    except Exception:  # it may be a property, which may raise anything
+        return ""
+    return found if found in (*FORMATS, *ROTATED) else ""
+
+
+def _name_of(given: object) -> str:
+    name = getattr(given, "name", given)
+    return name.lower() if isinstance(name, str) else ""
 
 
 def opened(boxes: Tensor, name: str, given: str | None = None, option: str = "box_format") -> tuple[Tensor, str]:
     """Boxes, checked, as a plain tensor, and the format they are in.
 
-    What a tensor says of itself counts, as torchvision's ``BoundingBoxes`` do by their ``format``. They are recognized
-    by it, for an import of torchvision takes longer than that of torch; and opened, since each operation on a subclass
-    costs several plain ones.
+    What a tensor says of itself counts. ``BoundingBoxes`` are recognized by their ``format``, for an import of
+    torchvision takes longer than that of torch; and opened, since each operation on a subclass costs several plain
+    ones.
+
+    torch makes plain tensors of them, which name no format and so are taken for what is given, in slices, stacks,
+    arithmetic, collating, `torch.func` and forward mode, and in what is traced or exported. That can't be seen here.
+    A compiler can't open them.
 
     Args:
         given: the format of a tensor that does not name one; None: corners.
         option: what the caller's argument for it is called.
 
     Raises:
-        ValueError: the two differ.
+        TypeError: a compiler is at work.
+        ValueError: the two formats differ.
     """
     if given is not None:
-        check_format(given, option)
-    if type(boxes) is not Tensor and isinstance(boxes, Tensor):
-        said = getattr(boxes, "format", None)
-        said = getattr(said, "name", said)
-        if isinstance(said, str):
-            said = said.lower()
-            check_format(said, f"{name}.format")
-            if given not in (None, said):
-                raise ValueError(
-                    f"{name}: the tensor's own format is {said!r}, but {option} is {given!r}; expected {said!r} or None"
-                )
-            boxes, given = boxes.as_subclass(Tensor), said
+        given = as_format(given, option)
+    if isinstance(boxes, Tensor) and (said := said_format(boxes)):
+        said = as_format(said, name)
+        if given not in (None, said):
+            raise ValueError(
+                f"{name}: the tensor's own format is {said!r}, but {option} is {given!r}; expected {said!r} or None"
+            )
+        if torch.compiler.is_compiling():
+            raise TypeError(
+                f"{name}: a compiler cannot open a {type(boxes).__name__}; before what is compiled, make it a plain"
+                f" tensor, boxes.as_subclass(torch.Tensor), and say in what is compiled that it is {said}"
+            )
+        boxes, given = boxes.as_subclass(Tensor), said
     check_boxes(boxes, name)
     return boxes, given or "xyxy"
 
@@ -191,6 +223,26 @@ def _near_corners(pred: Tensor, target: Tensor, box_format: str) -> tuple[Tensor
         place = place + (target[..., 2:] - sides) / 2
     nothing = target[..., :2] - target[..., :2]  # NaN where target is not finite
     return torch.cat((place, place + sides), -1), torch.cat((nothing, target[..., 2:]), -1)
+
+
+def corners_of_all(a: Tensor, of_a: str, b: Tensor, of_b: str) -> tuple[Tensor, Tensor]:
+    """Both as corners, for a loss of each with each; where some have to be formed, counted from a common place.
+
+    Of all boxes it is the one nearest to the origin, so that no coordinate becomes larger, and none less exact.
+    """
+    if of_a == of_b == "xyxy":
+        return a, b
+    places = torch.cat([boxes[..., :2].detach().flatten(0, -2) for boxes in (a, b)])
+    if not len(places):
+        return to_corners(a, of_a), to_corners(b, of_b)
+    low, high = places.aminmax(dim=0)
+    origin = (low.clamp(min=0) + high.clamp(max=0)).nan_to_num(0.0, 0.0, 0.0)
+    return _corners_from(origin, a, of_a), _corners_from(origin, b, of_b)
+
+
+def _corners_from(origin: Tensor, boxes: Tensor, box_format: str) -> Tensor:
+    place, other = boxes[..., :2] - origin, boxes[..., 2:]
+    return to_corners(torch.cat((place, other - origin if box_format == "xyxy" else other), -1), box_format)
 
 
 def in_one_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
+from .losses._keywords import answered
 from .losses._parameters import check_not_negative, is_finite
 from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
-from .values import IGNORED, check_dense, check_floats, check_index, check_share
+from .values import IGNORED, IGNORING, check_dense, check_floats, check_index, check_share, is_one_of, shown
 
 UNITS = {"nats": 1.0, "bits": math.log(2.0)}
 """Of information, in nats."""
 SCHEMES = ("inverse", "effective", "median")
 
 
+@answered()
 def entropy(probability: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim: int = -1) -> Tensor:
     """How uncertain a distribution is: the least mean length of a code for what is drawn from it.
 
@@ -50,6 +52,7 @@ def entropy(probability: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim:
     return found
 
 
+@answered()
 def kl_divergence(p: Tensor, q: Tensor, *, unit: Literal["nats", "bits"] = "nats", dim: int = -1) -> Tensor:
     """How much longer a code for q is than one for p, of what is drawn from p: cross-entropy less entropy.
 
@@ -79,6 +82,7 @@ def kl_divergence(p: Tensor, q: Tensor, *, unit: Literal["nats", "bits"] = "nats
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim) / _unit(unit)
 
 
+@answered({"ignore_index": IGNORING})
 def cross_entropy_loss(
     logits: Tensor,
     target: Tensor,
@@ -115,13 +119,14 @@ def cross_entropy_loss(
     check_floats(logits, "logits")
     check_reduction(reduction, None)
     if not is_finite(label_smoothing) or not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing!r}")
-    _check_classes(logits, target)
+        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {shown(label_smoothing)}")
+    ignored = _ignored(logits, target)
     weight = None if class_weight is None else as_class_weight(class_weight, logits.shape[1], logits)
     value = F.cross_entropy(logits, target, weight=weight, label_smoothing=label_smoothing, reduction="none")
-    return _reduced(value, target, reduction)
+    return _reduced(value, reduction, ignored)
 
 
+@answered({"weight": 'of each prediction: (weight * binary_cross_entropy_loss(…, reduction="none")).sum()'})
 def binary_cross_entropy_loss(
     logits: Tensor, target: Tensor, *, positive_weight: float = 1.0, reduction: str = "none"
 ) -> Tensor:
@@ -153,6 +158,7 @@ def binary_cross_entropy_loss(
     return reduce_pairs(_binary(logits, target.to(logits.dtype), positive_weight), reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def focal_loss(
     logits: Tensor,
     target: Tensor,
@@ -199,15 +205,20 @@ def focal_loss(
     check_not_negative(gamma=gamma)
     if alpha is not None:
         check_not_negative(alpha=alpha)
+    if not is_one_of(activation, ("sigmoid", "softmax")):
+        raise ValueError(f"activation: expected 'sigmoid' or 'softmax', got {shown(activation)}")
     if activation == "sigmoid":
         if class_weight is not None:
             raise ValueError("class_weight: of softmax; sigmoid takes alpha")
-        value = _sigmoid_focal(logits, target, alpha, gamma)
-    elif activation == "softmax":
-        value = _softmax_focal(logits, target, 1.0 if alpha is None else alpha, gamma, class_weight)
-    else:
-        raise ValueError(f"activation: expected 'sigmoid' or 'softmax', got {activation!r}")
-    return _reduced(value, target, reduction)
+        return reduce_pairs(_sigmoid_focal(logits, target, alpha, gamma), reduction)
+    ignored = _ignored(logits, target)
+    classes = target if ignored is None else target.masked_fill(ignored, 0)
+    value = _softmax_focal(logits, classes, 1.0 if alpha is None else alpha, gamma)
+    if ignored is not None:
+        value = value.masked_fill(ignored, 0.0)
+    if class_weight is not None:
+        value = as_class_weight(class_weight, logits.shape[1], logits)[classes] * value
+    return _reduced(value, reduction, ignored)
 
 
 def _sigmoid_focal(logits: Tensor, target: Tensor, alpha: float | None, gamma: float) -> Tensor:
@@ -220,17 +231,13 @@ def _sigmoid_focal(logits: Tensor, target: Tensor, alpha: float | None, gamma: f
     return value if alpha is None else (alpha * t + (1 - alpha) * (1 - t)) * value
 
 
-def _softmax_focal(logits: Tensor, target: Tensor, alpha: float, gamma: float, class_weight: Tensor | None) -> Tensor:
-    _check_classes(logits, target)
+def _softmax_focal(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:
     if target.is_floating_point():
         raise TypeError(
             f"target: focal_loss takes classes, integers {_listed(_without_classes(logits))}, got probabilities"
         )
-    ignored = target == IGNORED
-    classes = target.masked_fill(ignored, 0)
-    log_p = _log_softmax_of(logits, classes)
-    value = (-alpha * _power(-log_p.expm1(), gamma) * log_p).masked_fill(ignored, 0.0)
-    return value if class_weight is None else as_class_weight(class_weight, logits.shape[1], logits)[classes] * value
+    log_p = _log_softmax_of(logits, target)
+    return -alpha * _power(-log_p.expm1(), gamma) * log_p
 
 
 def _binary(logits: Tensor, t: Tensor, weight: float = 1.0) -> Tensor:
@@ -255,6 +262,7 @@ def _power(base: Tensor, gamma: float) -> Tensor:
     return torch.ones_like(base) if gamma == 0 else base.clamp(min=torch.finfo(base.dtype).tiny).pow(gamma)
 
 
+@answered()
 def class_weights(
     counts: Tensor | Sequence[float],
     scheme: Literal["inverse", "effective", "median"] = "inverse",
@@ -283,10 +291,10 @@ def class_weights(
     >>> class_weights([1, 1, 2])  # 4/(3 * 1), 4/(3 * 1), 4/(3 * 2)
     tensor([1.3333, 1.3333, 0.6667], dtype=torch.float64)
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme: expected one of {', '.join(SCHEMES)}, got {scheme!r}")
+    if not is_one_of(scheme, SCHEMES):
+        raise ValueError(f"scheme: expected one of {', '.join(SCHEMES)}, got {shown(scheme)}")
     if not is_finite(beta) or not 0 <= beta < 1:
-        raise ValueError(f"beta: expected a number in [0, 1), got {beta!r}")
+        raise ValueError(f"beta: expected a number in [0, 1), got {shown(beta)}")
     n = torch.as_tensor(counts, dtype=torch.float64)
     if n.ndim != 1 or not len(n):
         raise ValueError(f"counts: expected one number per class, (C,), got {tuple(n.shape)}")
@@ -321,7 +329,8 @@ def _check_yes_or_no(logits: Tensor, target: Tensor) -> None:
     check_share(target, "target", "1 is yes and 0 is no: (target > 0) for other codes of the two")
 
 
-def _check_classes(logits: Tensor, target: Tensor) -> None:
+def _ignored(logits: Tensor, target: Tensor) -> Tensor | None:
+    """Where predictions are to be ignored, after a check of the targets; None: nowhere."""
     if logits.ndim < 2:
         raise ValueError(f"logits: expected (N, C, ...), classes on axis 1, got {_listed(logits.shape)}")
     if not isinstance(target, Tensor):
@@ -329,20 +338,23 @@ def _check_classes(logits: Tensor, target: Tensor) -> None:
     if target.is_floating_point():
         _same_shape(logits, target, "logits", "target")
         check_share(target, "target", "probabilities, such as logits.softmax(1)")
-    elif target.dtype != torch.int64 or target.shape != _without_classes(logits):
+        return None
+    if target.dtype != torch.int64 or target.shape != _without_classes(logits):
         raise ValueError(
             f"target: expected classes, int64 {_listed(_without_classes(logits))}, or probabilities"
             f" {_listed(logits.shape)}, got {target.dtype} {_listed(target.shape)}"
         )
-    else:
-        check_index(target, logits.shape[1], "target", ignored=True)
+    return target == IGNORED if check_index(target, logits.shape[1], "target", ignored=True) else None
 
 
-def _reduced(value: Tensor, target: Tensor, reduction: str) -> Tensor:
+def _reduced(value: Tensor, reduction: str, ignored: Tensor | None) -> Tensor:
     """The mean is over what is not ignored."""
-    if reduction != "mean" or target.is_floating_point() or target.shape != value.shape:
+    if ignored is None or reduction != "mean":
         return reduce_pairs(value, reduction)
-    return reduce_pairs(value, reduction, avg_factor=(target != IGNORED).sum().clamp(min=1))
+    wide = torch.promote_types(value.dtype, torch.float32)  # float16 holds no count beyond 65504
+    kept = (~ignored).sum().clamp(min=1).to(wide)
+    # As the mean over all where nothing turns out to be ignored, to the last bit.
+    return (value.sum().to(wide) / value.numel() * (value.numel() / kept)).to(value.dtype)
 
 
 def _without_classes(logits: Tensor) -> torch.Size:
@@ -350,8 +362,8 @@ def _without_classes(logits: Tensor) -> torch.Size:
 
 
 def _unit(unit: str) -> float:
-    if unit not in UNITS:
-        raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {unit!r}")
+    if not is_one_of(unit, UNITS):
+        raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {shown(unit)}")
     return UNITS[unit]
 
 

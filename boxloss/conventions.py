@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .errors import nearest
+from .values import is_one_of, shown
 
 
 class Meaning(NamedTuple):
@@ -45,9 +46,9 @@ def meaning(convention: str, name: str) -> Meaning:
     Raises:
         ValueError: an unknown framework, or a loss that it doesn't have.
     """
-    if not isinstance(convention, str) or convention not in CONVENTIONS:
-        hint = nearest(str(convention), CONVENTIONS) or f"expected one of {', '.join(CONVENTIONS)}"
-        raise ValueError(f"convention: no framework named {convention!r}; {hint}")
+    if not is_one_of(convention, CONVENTIONS):
+        hint = nearest(shown(convention), CONVENTIONS) or f"expected one of {', '.join(CONVENTIONS)}"
+        raise ValueError(f"convention: no framework named {shown(convention)}; {hint}")
     known = CONVENTIONS[convention]
     if name not in known:
         why = _OTHERS.get((convention, name), f"{convention} has no loss {name!r} that boxloss could reproduce")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
+from .values import shown
+
 
 class BoxlossError(RuntimeError):
     """Something went wrong that is no wrong argument or file, such as a loss that is not finite."""
@@ -27,8 +29,8 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 def unknown_loss(name: object, known: Collection[str]) -> ValueError:
     """The error for a loss that there is not; it names the nearest."""
-    hint = nearest(str(name).lower().removesuffix("_loss"), known) or f"known: {', '.join(known)}"
-    return ValueError(f"no loss named {name!r}; {hint}")
+    near = nearest(name.lower().removesuffix("_loss"), known) if isinstance(name, str) else ""
+    return ValueError(f"no loss named {shown(name)}; {near or 'known: ' + ', '.join(known)}")
 
 
 FORESEEN = (ValueError, OSError, ImportError, BoxlossError)

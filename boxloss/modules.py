@@ -7,14 +7,21 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .boxes import FORMATS, as_pair, check_format
+from .boxes import FORMATS, as_format, as_pair
 from .conventions import CONVENTIONS, meaning
 from .distributed import mean_over_ranks
 from .geometry import BoxPair
-from .losses import find_loss
-from .losses._keywords import OF_MODULES, is_reduction, placed
-from .losses._parameters import is_finite, is_number
+from .losses import LOSSES, find_loss
+from .losses._keywords import OF_MODULES, answered, is_array, is_reduction, placed
+from .losses._parameters import is_finite
 from .losses._reduce import check_reduction, reduce_pairs
+from .values import is_one_of, shown
+
+# Of words that a call of a module doesn't take.
+_WHEN_MADE = {
+    word: f"it is given when the module is made: BoxLoss(…, {word}=…)"
+    for word in (*OF_MODULES, *(word for loss in LOSSES.values() for word in loss.parameters))
+}
 
 
 class BoxLoss(torch.nn.Module):
@@ -26,7 +33,9 @@ class BoxLoss(torch.nn.Module):
             some of which mean another loss by it (`boxloss.conventions`): mmdet's ``"iou"`` is −ln(I/U), its CIoU is
             gated; YOLOX's ``"iou"`` is 1 − (I/U)².
         box_format: the format of both inputs: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; None: of each the one that the
-            tensor itself names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``.
+            tensor itself names, as torchvision's ``BoundingBoxes`` do, else ``"xyxy"``. Slices of ``BoundingBoxes``,
+            stacks and collated batches of them are plain tensors that name none: give their format here. So with
+            ``torch.compile``, which needs plain tensors: ``boxes.as_subclass(torch.Tensor)``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs.
         gain: the result is multiplied by it.
         normalize_weight: for a loss with a weight per pair (focal_eiou): Σ W·L / Σ W, with the sum of weights averaged
@@ -42,7 +51,7 @@ class BoxLoss(torch.nn.Module):
         ValueError: an unknown loss, convention, format or reduction; a parameter outside its domain.
 
     >>> BoxLoss("iou", convention="yolox")
-    BoxLoss('squared_iou', box_format='xyxy', reduction='mean', gain=1.0)
+    BoxLoss('squared_iou', reduction='mean', gain=1.0)
     >>> loss = BoxLoss("giou", box_format="cxcywh")
     >>> loss(torch.tensor([[1.0, 1, 2, 2]]), torch.tensor([[2.0, 2, 2, 2]]))  # 1 - 1/7 + 2/9
     tensor(1.0794)
@@ -61,7 +70,7 @@ class BoxLoss(torch.nn.Module):
         **parameters: Any,
     ) -> None:
         super().__init__()
-        if values:
+        if values or is_array(name):
             raise self._placed(name, values)
         if convention is not None:
             name, own = meaning(convention, name)
@@ -70,15 +79,15 @@ class BoxLoss(torch.nn.Module):
         loss.check_parameters(parameters, OF_MODULES)
         check_reduction(reduction, None)
         if not isinstance(normalize_weight, bool):
-            raise TypeError(f"normalize_weight: expected True or False, got {normalize_weight!r}")
+            raise TypeError(f"normalize_weight: expected True or False, got {shown(normalize_weight)}")
         if not is_finite(gain):
-            raise ValueError(f"gain: expected a finite number, got {gain!r}")
+            raise ValueError(f"gain: expected a finite number, got {shown(gain)}")
         if normalize_weight and loss.focus is None:
             raise ValueError(f"normalize_weight: {name!r} has no weight per pair to normalize by")
         if normalize_weight and reduction != "mean":
             raise ValueError(f"normalize_weight is a mean: expected reduction 'mean' with it, got {reduction!r}")
         if not is_finite(momentum) or not 0 < momentum <= 1:
-            raise ValueError(f"momentum: expected a number in (0, 1], got {momentum!r}")
+            raise ValueError(f"momentum: expected a number in (0, 1], got {shown(momentum)}")
         self.name = name
         self.box_format = box_format
         self.reduction = reduction
@@ -95,29 +104,38 @@ class BoxLoss(torch.nn.Module):
         """The error for values given by place."""
         mine = type(self).__name__
         own = getattr(self, "_loss", None)
-        if any(isinstance(value, Tensor) for value in (name, *values)):
-            made = f"{mine}()" if own else f"{mine}({name!r})"
-            return TypeError(f"{mine} is made without boxes and then called with them: {made}(pred, target)")
+        if any(map(is_array, (name, *values))):
+            if own:
+                return TypeError(f"{mine} is made without boxes and then called with them: {mine}()(pred, target)")
+            made = f"{mine}({name!r})" if isinstance(name, str) else f'{mine}("giou")'
+            return TypeError(f"{mine} is made of a loss's name and then called with the boxes: {made}(pred, target)")
         fits = {
             "reduction": is_reduction,
-            "box_format": FORMATS.__contains__,
-            "convention": lambda value: isinstance(value, str) and value in CONVENTIONS,
+            "box_format": lambda value: is_one_of(value, FORMATS),
+            "convention": lambda value: is_one_of(value, CONVENTIONS),
             **find_loss(name).fits,
-            "gain": is_number,
+            "gain": is_finite,
         }
         return placed(mine if own else f"{mine}({name!r}, …)", values, fits)
 
     @property
-    def box_format(self) -> str:
-        """The format of inputs that don't name their own."""
-        return self._box_format or "xyxy"
+    def box_format(self) -> str | None:
+        """As it was given; None: of each input the one that it names, else ``"xyxy"``."""
+        return self._box_format
 
     @box_format.setter
     def box_format(self, box_format: str | None) -> None:
-        if box_format is not None:
-            check_format(box_format, "box_format")
-        self._box_format = box_format
+        self._box_format = None if box_format is None else as_format(box_format, "box_format")
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a pickle, perhaps one made when ``box_format`` was "xyxy" where it was not given."""
+        if "box_format" in state:
+            state = dict(state)
+            before = state.pop("box_format")
+            state["_box_format"] = None if before == "xyxy" else before
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+
+    @answered(_WHEN_MADE)
     def forward(
         self,
         pred: Tensor,
@@ -179,7 +197,8 @@ class BoxLoss(torch.nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        options: dict[str, Any] = {"box_format": self.box_format, "reduction": self.reduction, "gain": self.gain}
+        options: dict[str, Any] = {} if self.box_format is None else {"box_format": self.box_format}
+        options |= {"reduction": self.reduction, "gain": self.gain}
         if self.normalize_weight:
             options["normalize_weight"] = True
         if self.running_mean is not None:
@@ -201,6 +220,9 @@ class _NamedLoss(BoxLoss):
             cls.__doc__ = f'``BoxLoss("{loss}", …)``: its options are those of `BoxLoss` and `{loss}_loss`.'
 
     def __init__(self, *values: NoReturn, **options: Any) -> None:
+        if "name" in options:
+            mine, other = type(self).__name__, shown(options["name"])
+            raise TypeError(f"{mine} is the loss {self._loss!r}; one of another name is BoxLoss({other})")
         super().__init__(self._loss, *values, **options)
 
 

@@ -11,13 +11,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .losses._keywords import answered
 from .losses._parameters import check_not_negative
 from .losses._reduce import as_class_weight, check_reduction, reduce_pairs
-from .values import IGNORED, check_dense, check_floats, check_index, check_share
+from .values import IGNORED, IGNORING, check_dense, check_floats, check_index, check_share, is_one_of, shown
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
 
+@answered({"ignore_index": IGNORING})
 def dice_loss(
     pred: Tensor,
     target: Tensor,
@@ -71,6 +73,7 @@ def dice_loss(
     return _reduced(value, class_weight, reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def tversky_loss(
     pred: Tensor,
     target: Tensor,
@@ -107,6 +110,7 @@ def tversky_loss(
     return _reduced(_index(masks, alpha, beta, smooth, per_image), class_weight, reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def focal_tversky_loss(
     pred: Tensor,
     target: Tensor,
@@ -147,6 +151,7 @@ def focal_tversky_loss(
     return _reduced(index.masked_fill(right, 1.0).pow(gamma).masked_fill(right, 0.0), class_weight, reduction)
 
 
+@answered({"ignore_index": IGNORING})
 def jaccard_loss(
     pred: Tensor,
     target: Tensor,
@@ -207,43 +212,55 @@ def _masks(pred: Tensor, target: Tensor, activation: str) -> _Masks:
     check_dense(target, "target")
     if pred.ndim < 2:
         raise ValueError(f"pred: expected (N, C, ...), got {tuple(pred.shape)}")
+    if not is_one_of(activation, ("sigmoid", "softmax", "none")):
+        raise ValueError(f"activation: expected 'sigmoid', 'softmax' or 'none', got {shown(activation)}")
+    t, ignored = _target(pred, target)
+    if activation == "none":
+        pred = pred if ignored is None else pred.masked_fill(ignored, 0.0)
+        check_share(pred, "pred", "logits: activation 'sigmoid' or 'softmax'", nan=True)
     pred = pred.float() if pred.dtype in (torch.float16, torch.bfloat16) else pred
-    if activation not in ("sigmoid", "softmax", "none"):
-        raise ValueError(f"activation: expected 'sigmoid', 'softmax' or 'none', got {activation!r}")
-    if target.dtype == torch.int64 and target.shape == pred.shape[:1] + pred.shape[2:] != pred.shape:
-        return _of_classes(pred, target, activation)
+    p, not_p = _shares(pred, activation)
+    t = t.to(pred.dtype)
+    if ignored is None:
+        return _Masks(p, t, not_p, 1 - t)
+    # t is 0 there as it is.
+    return _Masks(p.masked_fill(ignored, 0.0), t, not_p.masked_fill(ignored, 0.0), (1 - t).masked_fill(ignored, 0.0))
+
+
+def _target(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The target in the shape of pred, and which places of it are to be ignored; None: none."""
+    classes = pred.shape[:1] + pred.shape[2:]
+    if target.dtype == torch.int64 and target.shape == classes != pred.shape:
+        count = pred.shape[1]
+        one = "; a mask of a single class has the shape of pred" if count == 1 else ""
+        some = check_index(target, count, "target", ignored=True, hint=one)
+        here = target[:, None]
+        t = here == torch.arange(count, device=target.device).view(-1, *[1] * (target.ndim - 1))
+        return t, here == IGNORED if some else None
     if target.shape != pred.shape:
-        classes = tuple(pred.shape[:1] + pred.shape[2:])
         raise ValueError(
             f"target: expected the shape of pred, {tuple(pred.shape)}, got {tuple(target.shape)} of {target.dtype};"
-            f" classes are int64 {classes}"
+            f" classes are int64 {tuple(classes)}"
         )
-    check_share(target, "target", "a mask of 0 and 255: divide it by 255, or compare, mask > 0")
-    return _of_shares(pred, target.to(pred.dtype), activation)
+    check_share(target, "target", _advice)
+    return target, None
 
 
-def _of_classes(pred: Tensor, classes: Tensor, activation: str) -> _Masks:
-    count = pred.shape[1]
-    one = "; a mask of a single class has the shape of pred" if count == 1 else ""
-    check_index(classes, count, "target", ignored=True, hint=one)
-    here = classes[:, None]
-    ignored = here == IGNORED
-    t = here == torch.arange(count, device=classes.device).view(-1, *[1] * (classes.ndim - 1))
-    m = _of_shares(pred, t.to(pred.dtype), activation)
-    # t is 0 there as it is.
-    return _Masks(
-        m.p.masked_fill(ignored, 0.0), m.t, m.not_p.masked_fill(ignored, 0.0), m.not_t.masked_fill(ignored, 0.0)
-    )
+def _advice(greatest: float) -> str:
+    """What to do about a mask with numbers other than 0 to 1."""
+    if greatest > 2:
+        return "a mask of 0 and 255: divide it by 255, or compare, mask > 0"
+    return "1 is inside and 0 is outside: (target > 0) for other codes of the two"
 
 
-def _of_shares(pred: Tensor, t: Tensor, activation: str) -> _Masks:
+def _shares(pred: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """Probabilities, and 1 less each of them."""
     if activation == "sigmoid":
-        return _Masks(pred.sigmoid(), t, (-pred).sigmoid(), 1 - t)
+        return pred.sigmoid(), (-pred).sigmoid()
     if activation == "softmax":
         log_p = pred.log_softmax(1)
-        return _Masks(log_p.exp(), t, -log_p.expm1(), 1 - t)
-    check_share(pred, "pred", "logits: activation 'sigmoid' or 'softmax'", nan=True)
-    return _Masks(pred, t, 1 - pred, 1 - t)
+        return log_p.exp(), -log_p.expm1()
+    return pred, 1 - pred
 
 
 def _reduced(value: Tensor, class_weight: Tensor | None, reduction: str) -> Tensor:

@@ -1,10 +1,13 @@
 """Every misuse of a loss is a TypeError or ValueError that names the argument and what was expected."""
 
 import functools
+import inspect
+import pickle
 import re
 
 import pytest
 import torch
+from torchvision.tv_tensors import BoundingBoxFormat
 from variants import REQUIRED
 
 from boxloss import (
@@ -14,16 +17,28 @@ from boxloss import (
     GIoULoss,
     SmoothL1Loss,
     WIoULoss,
+    boxes,
     cdiou,
     find_loss,
     giou_loss,
+    kernels,
     pairwise,
     similarity,
 )
+from boxloss.classification import (
+    binary_cross_entropy_loss,
+    class_weights,
+    cross_entropy_loss,
+    entropy,
+    focal_loss,
+    kl_divergence,
+)
+from boxloss.region import dice_loss, focal_tversky_loss, jaccard_loss, tversky_loss
 from boxloss.yolo import DARKNET_ANCHORS, Grid, YoloLoss
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 GOOD = torch.tensor([[0.0, 0, 1, 1]])
+YOLO = Grid(DARKNET_ANCHORS, 3)
 
 
 def loss_of(name):
@@ -282,6 +297,115 @@ def test_the_nearest_keyword_of_other_callers():
         YoloLoss(grid, zzz=1)
 
 
+BEFORE = "it is given when the module is made: BoxLoss"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda **own: dice_loss(GOOD, GOOD, **own), {"eps": r"no eps .*: remove it, or did you mean 'smooth'\?$"}),
+        (lambda **own: tversky_loss(GOOD, GOOD, **own), {"reduktion": r"did you mean 'reduction'\?$"}),
+        (lambda **own: focal_tversky_loss(GOOD, GOOD, **own), {"weight": r"did you mean 'class_weight'\?$"}),
+        (lambda **own: jaccard_loss(GOOD, GOOD, **own), {"epsilon": "'smooth'", "ignore_index": "-100 in a target of"}),
+        (lambda **own: dice_loss(GOOD, GOOD, **own), {"from_logits": "'activation'", "preds": "'pred'"}),
+        (
+            lambda **own: cross_entropy_loss(GOOD, GOOD, **own),
+            {
+                "weight": r"did you mean 'class_weight'\?$",
+                "ignore_index": r"-100 .* ignored: target\.masked_fill\(target == ignore_index, -100\)$",
+                "eps": r"no eps .*: remove it, or did you mean 'label_smoothing'\?$",
+                "reduktion": r"^cross_entropy_loss: unknown parameter 'reduktion'; did you mean 'reduction'\?$",
+                "size_average": r"did you mean 'reduction'\?$",
+                "zzz": "its own parameters: class_weight, label_smoothing, reduction$",
+            },
+        ),
+        (
+            lambda **own: binary_cross_entropy_loss(GOOD, GOOD, **own),
+            {"pos_weight": r"did you mean 'positive_weight'\?$", "weight": "'weight'; of each prediction"},
+        ),
+        (
+            lambda **own: focal_loss(GOOD, GOOD, **own),
+            {"eps": "remove it$", "gama": "'gamma'", "weight": "'class_weight'"},
+        ),
+        (lambda **own: entropy(GOOD, **own), {"units": "'unit'", "axis": "its own parameters: unit, dim$"}),
+        (lambda **own: kl_divergence(GOOD, GOOD, **own), {"unitt": "'unit'"}),
+        (lambda **own: class_weights([1], **own), {"sheme": "'scheme'"}),
+        (
+            lambda **own: GIoULoss()(GOOD, GOOD, **own),
+            {
+                "reduction": rf"^BoxLoss: unknown parameter 'reduction'; {BEFORE}\(…, reduction=…\)$",
+                "eps": "remove it$",
+                "weights": r"did you mean 'weight'\?$",
+                "gain": BEFORE,
+                "alpha": BEFORE,
+                "loss_weight": rf"did you mean 'gain'\? {BEFORE}",
+            },
+        ),
+        (
+            lambda **own: YoloLoss(YOLO)([], None, (32, 32), **own),
+            {"reduction": r"'reduction'; it is given when the module is made: YoloLoss\(grid, …\)$"},
+        ),
+        (
+            lambda **own: GIoULoss(**own),
+            {
+                "loss_weight": r"did you mean 'gain'\?$",
+                "bbox_format": r"did you mean 'box_format'\?$",
+                "target": r"the module is made first and then called: loss\(pred, target\)$",
+                "name": r"^GIoULoss is the loss 'giou'; one of another name is BoxLoss\(1\.0\)$",
+            },
+        ),
+        (lambda **own: YoloLoss(YOLO, **own), {"eps": "'label_smoothing'", "loss_weight": "its own|did you mean"}),
+    ],
+)
+def test_slips_of_keywords_are_answered_everywhere(call, message):
+    for slip, said in message.items():
+        with pytest.raises(TypeError, match=said) as caught:
+            call(**{slip: 1.0})
+        assert "unexpected keyword" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda array: BoxLoss("giou", reduction=array),
+        lambda array: BoxLoss("giou", box_format=array),
+        lambda array: BoxLoss("giou", convention=array),
+        lambda array: BoxLoss("giou", gain=array),
+        lambda array: BoxLoss("giou", momentum=array),
+        lambda array: BoxLoss("giou", normalize_weight=array),
+        lambda array: BoxLoss("piou", version=array),
+        lambda array: BoxLoss("wiou", version=array),
+        lambda array: BoxLoss("smooth_l1", beta=array),
+        lambda array: giou_loss(GOOD, GOOD, reduction=array),
+        lambda array: boxes.convert(GOOD, array, "xyxy"),
+        lambda array: boxes.convert(GOOD, "xyxy", array),
+        lambda array: find_loss(array),
+        lambda array: pairwise(array, GOOD, "giou"),
+        lambda array: kernels.explain(array, GOOD, "giou"),
+        lambda array: dice_loss(GOOD, GOOD, activation=array),
+        lambda array: dice_loss(GOOD, GOOD, smooth=array),
+        lambda array: cross_entropy_loss(GOOD, GOOD, label_smoothing=array),
+        lambda array: focal_loss(GOOD, GOOD, activation=array),
+        lambda array: entropy(GOOD / 10, unit=array),
+        lambda array: class_weights([1], array),
+        lambda array: YoloLoss(YOLO, reduction=array),
+        lambda array: YoloLoss(YOLO, box_unit=array),
+    ],
+)
+def test_an_array_in_place_of_a_word_or_a_number_is_named_by_its_shape(call):
+    for array in (torch.rand(37, 4), torch.rand(37, 4).numpy()):
+        with pytest.raises((TypeError, ValueError), match=rf"{type(array).__name__} \(37, 4\)"):
+            call(array)
+
+
+def test_functions_keep_their_signatures():
+    assert str(inspect.signature(binary_cross_entropy_loss)).startswith(
+        "(logits: 'Tensor', target: 'Tensor', *, positi"
+    )
+    assert list(inspect.signature(BoxLoss.forward).parameters) == ["self", "pred", "target", "weight", "avg_factor"]
+    assert pickle.loads(pickle.dumps(dice_loss)) is dice_loss
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -292,7 +416,17 @@ def test_the_nearest_keyword_of_other_callers():
         (lambda: GIoULoss("yolox"), "write convention='yolox'$"),
         (lambda: SmoothL1Loss(2.0), "write beta=2.0 or gain=2.0$"),
         (lambda: WIoULoss("v3"), "write version='v3'$"),
-        (lambda: GIoULoss("avg"), "keywords only, reduction, box_format, convention, gain; got 'avg' by place$"),
+        (lambda: GIoULoss("zzz"), "keywords only, reduction, box_format, convention, gain; got 'zzz' by place$"),
+        (lambda: GIoULoss(float("nan")), "keywords only, reduction, box_format, convention, gain; got nan by place$"),
+        (
+            lambda: giou_loss(GOOD, GOOD, float("inf")),
+            "keywords only, reduction, weight, avg_factor; got inf by place$",
+        ),
+        (lambda: GIoULoss("avg"), "write reduction='mean'$"),
+        (lambda: GIoULoss("MEAN"), "write reduction='mean'$"),
+        (lambda: GIoULoss("menn", "XYXY"), "write reduction='mean', box_format='xyxy'$"),
+        (lambda: GIoULoss(BoundingBoxFormat.CXCYWH), "write box_format='cxcywh'$"),
+        (lambda: giou_loss(GOOD, GOOD, "Mean"), "write reduction='mean'$"),
         (lambda: BoxLoss("giou", "mean"), r"^BoxLoss\('giou', …\) takes keywords only: write reduction='mean'$"),
         (lambda: BoxLoss("giou", "cxcywh"), "write box_format='cxcywh'$"),
         (lambda: giou_loss(GOOD, GOOD, "mean"), r"^giou_loss\(pred, target, …\) .*: write reduction='mean'$"),
@@ -301,7 +435,31 @@ def test_the_nearest_keyword_of_other_callers():
         (lambda: giou_loss(GOOD, GOOD, 8), "write avg_factor=8$"),
         (lambda: giou_loss(GOOD, GOOD, None), "keywords only, reduction, weight, avg_factor; got None by place$"),
         (lambda: GIoULoss(GOOD, GOOD), r"made without boxes and then called with them: GIoULoss\(\)\(pred, target\)"),
-        (lambda: BoxLoss("giou", GOOD, GOOD), r"then called with them: BoxLoss\('giou'\)\(pred, target\)"),
+        (lambda: BoxLoss("giou", GOOD, GOOD), r"called with the boxes: BoxLoss\('giou'\)\(pred, target\)$"),
+        (lambda: GIoULoss(GOOD.numpy()), r"called with them: GIoULoss\(\)\(pred, target\)$"),
+        (lambda: GIoULoss("mean", GOOD.numpy()), r"called with them: GIoULoss\(\)\(pred, target\)$"),
+        (lambda: BoxLoss("giou", GOOD.numpy(), GOOD.numpy()), r"boxes: BoxLoss\('giou'\)\(pred, target\)$"),
+        (
+            lambda: BoxLoss(GOOD, GOOD),
+            r'^BoxLoss is made of a loss\'s name .* boxes: BoxLoss\("giou"\)\(pred, target\)$',
+        ),
+        (lambda: BoxLoss(GOOD), r'boxes: BoxLoss\("giou"\)\(pred, target\)$'),
+        (lambda: BoxLoss(GOOD.numpy()), r'boxes: BoxLoss\("giou"\)\(pred, target\)$'),
+        (lambda: giou_loss(GOOD, GOOD, GOOD.numpy()), r"keywords only, .*; got ndarray \(\d, 4\) by place$"),
+        (lambda: dice_loss(GOOD, GOOD, "sigmoid"), r"^dice_loss\(pred, target, …\) .*: write activation='sigmoid'$"),
+        (lambda: jaccard_loss(GOOD, GOOD, "sigmod", "sum"), "write activation='sigmoid', reduction='sum'$"),
+        (lambda: tversky_loss(GOOD, GOOD, 0.5), "write alpha=0.5 or beta=0.5 or smooth=0.5$"),
+        (lambda: focal_tversky_loss(GOOD, GOOD, True), "write per_image=True$"),
+        (lambda: cross_entropy_loss(GOOD, GOOD, torch.ones(4)), "write class_weight=…$"),
+        (lambda: binary_cross_entropy_loss(GOOD, GOOD, "mean"), "write reduction='mean'$"),
+        (lambda: focal_loss(GOOD, GOOD, "softmax"), "write activation='softmax'$"),
+        (lambda: entropy(GOOD, "bits"), r"^entropy\(probability, …\) .*: write unit='bits'$"),
+        (lambda: kl_divergence(GOOD, GOOD, "nats"), "write unit='nats'$"),
+        (lambda: class_weights([1], "median", 0.5), r"^class_weights\(counts, …\) .*: write beta=0.5$"),
+        (lambda: YoloLoss(YOLO, "darknet"), r"^YoloLoss\(grid, …\) takes keywords only: write coordinates='darknet'$"),
+        (lambda: YoloLoss(YOLO, "ciou", "cell"), "write coordinates='ciou', box_unit='cell'$"),
+        (lambda: GIoULoss()(GOOD, GOOD, None, None, "mean"), r"^BoxLoss\(pred, target, …\) .*; got 'mean' by place$"),
+        (lambda: GIoULoss()(GOOD, GOOD, "mean"), "got str; a module takes its reduction when it is made$"),
     ],
 )
 def test_values_given_by_place(call, message):

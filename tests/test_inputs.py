@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import re
 import subprocess
@@ -14,7 +15,19 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torchvision import tv_tensors
 
-from boxloss import BoxLoss, GIoULoss, boxes, cdiou, giou_loss, iou_loss, kernels, pairwise, similarity, validate_boxes
+from boxloss import (
+    BoxLoss,
+    GIoULoss,
+    boxes,
+    cdiou,
+    giou_loss,
+    iou_loss,
+    kernels,
+    pairwise,
+    similarity,
+    validate_boxes,
+    values,
+)
 from boxloss.classification import (
     binary_cross_entropy_loss,
     class_weights,
@@ -67,7 +80,7 @@ def test_indices_of_any_integer_dtype(dtype):
 
 BOX = GOOD["box"]
 BAD_TRUTHS = {
-    "crowd of 2": ({"crowd": torch.tensor([0, 2, 0])}, ValueError, r"truths\.crowd\[1\] is 2; expected 0 … 1"),
+    "crowd of 2": ({"crowd": torch.tensor([0, 2, 0])}, ValueError, r"truths\.crowd\[1\] is 2; expected 0 or 1"),
     "crowd of -1": ({"crowd": torch.tensor([0, 0, -1])}, ValueError, r"truths\.crowd\[2\] is -1"),
     "crowd of floats": ({"crowd": torch.zeros(3)}, TypeError, r"truths\.crowd: expected bool, .* got torch\.float32"),
     "label -1": ({"label": torch.tensor([0, 1, -1])}, ValueError, r"truths\.label\[2\] is -1; expected 0 … 2"),
@@ -75,7 +88,7 @@ BAD_TRUTHS = {
     "label -100": ({"label": torch.tensor([-100, 2, 1])}, ValueError, r"truths\.label\[0\] is -100"),
     "labels of floats": ({"label": torch.zeros(3)}, TypeError, r"truths\.label: expected integers, got torch\.float32"),
     "labels of bools": ({"label": GOOD["crowd"]}, TypeError, r"truths\.label: expected integers, got torch\.bool"),
-    "image B": ({"image": torch.tensor([0, 2, 2])}, ValueError, r"truths\.image\[1\] is 2; expected 0 … 1.*2 images"),
+    "image B": ({"image": torch.tensor([0, 2, 2])}, ValueError, r"truths\.image\[1\] is 2; expected 0 or 1.*2 images"),
     "image -1": ({"image": torch.tensor([0, 0, -1])}, ValueError, r"truths\.image\[2\] is -1"),
     "images of floats": ({"image": torch.zeros(3)}, TypeError, r"truths\.image: expected integers"),
     "inverted": (
@@ -96,6 +109,16 @@ BAD_TRUTHS = {
     "labels (T, 1)": ({"label": GOOD["label"][:, None]}, ValueError, r"truths\.label: expected \(T,\), got \(3, 1\)"),
     "a list of labels": ({"label": [0, 1, 2]}, TypeError, r"truths\.label: expected a tensor \(T,\), got list"),
     "lengths": ({"label": torch.tensor([0, 1])}, ValueError, r"columns of one length, got .*'label': 2"),
+    "label 2**63": (
+        {"label": torch.tensor([0, 2**63, 1], dtype=torch.uint64)},
+        ValueError,
+        r"truths\.label\[1\] is 9223372036854775808; expected 0 … 2",
+    ),
+    "image 2**64 - 100": (
+        {"image": torch.tensor([0, 1, 2**64 - 100], dtype=torch.uint64)},
+        ValueError,
+        r"truths\.image\[2\] is 18446744073709551516; expected 0 or 1",
+    ),
     "devices": ({"label": torch.empty(3, dtype=torch.long, device="meta")}, ValueError, r"all on cpu.*'label': 'meta'"),
 }
 
@@ -111,6 +134,17 @@ def test_truths_that_are_refused(name):
     if "classes" not in message and not ("label" in columns and kind is ValueError and " is " in message):
         with pytest.raises(kind, match=message):
             ignored([torch.zeros(2, 3, 4, 4, 4)], truths, 0.5)
+
+
+def test_truths_of_a_batch_without_images():
+    nothing = [output[:0] for output in outputs()]
+    for call in (
+        lambda: YoloLoss(GRID)(nothing, Truths(**GOOD), SIZE),
+        lambda: assign(GRID, GRID.split(nothing), SIZE, Truths(**GOOD)),
+        lambda: ignored([torch.zeros(0, 3, 4, 4, 4)], Truths(**GOOD), 0.5),
+    ):
+        with pytest.raises(ValueError, match=r"^truths: the batch has no images, but truths has 3 rows$"):
+            call()
 
 
 def test_truths_are_truths():
@@ -158,8 +192,10 @@ CLASSES = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
         (torch.tensor([0, 255], dtype=torch.uint8), "numbers from 0 to 255; a mask of 0 and 255: divide it by 255"),
         (torch.tensor([0.0, 255.0]), "numbers from 0 to 255"),
         (torch.tensor([0, 65535], dtype=torch.uint16), "numbers from 0 to 65535"),
-        (torch.tensor([-1, 1]), "numbers from -1 to 1"),
-        (torch.tensor([0.0, 1.01]), "numbers from 0 to 1.01"),
+        (torch.tensor([-1, 1]), "numbers from -1 to 1; 1 is inside and 0 is outside: (target > 0)"),
+        (torch.tensor([0.0, 2.0]), "numbers from 0 to 2; 1 is inside"),
+        (torch.tensor([-0.22, 1.23]), "numbers from -0.22 to 1.23; target.clamp(0, 1) of what interpolation"),
+        (torch.tensor([0.0, 1.01]), "numbers from 0 to 1.01; target.clamp(0, 1)"),
         (torch.tensor([0.0, NAN]), "NaN"),
         (torch.tensor([2.0, NAN]), "NaN"),
         (torch.tensor([0.0, INF]), "numbers from 0 to inf"),
@@ -193,6 +229,30 @@ def test_what_rounding_explains_is_no_fault():
     assert dice_loss(above.double(), above.half(), activation="none").item() == pytest.approx(1 - 2 * 1.25 / 3)
     with pytest.raises(ValueError, match=r"numbers from 0\.500002 to 1\.000002"):
         dice_loss(above + 2e-6, above, activation="none")
+    for dtype in HALVES:  # of both in their own dtype
+        half = torch.tensor([[[1.0, 0.5]]], dtype=dtype) * (1 + torch.finfo(dtype).eps)
+        assert half.max() > 1
+        assert dice_loss(half, half, activation="none").isfinite()
+        with pytest.raises(ValueError, match=r"^pred: "):
+            dice_loss(half * 1.1, half, activation="none")
+
+
+@every_region
+@pytest.mark.parametrize("garbage", [255.0, -7.0, NAN, INF])
+def test_predictions_at_ignored_places_are_not_looked_at(loss, garbage):
+    gone = CLASSES.clone()
+    gone[:, 1] = -100
+    pred = SHARES.clone()
+    expected = loss(pred, gone, activation="none")
+    pred[..., 1] = garbage
+    pred.requires_grad_()
+    found = loss(pred, gone, activation="none")
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    assert not pred.grad[..., 1].any()
+    pred.data[..., 2] = 7.0
+    with pytest.raises(ValueError, match=r"^pred: expected numbers in \[0, 1\]"):
+        loss(pred, gone, activation="none")
 
 
 @pytest.mark.parametrize("loss", [binary_cross_entropy_loss, focal_loss], ids=lambda loss: loss.__name__)
@@ -218,6 +278,54 @@ def test_probabilities():
     assert entropy(torch.tensor([NAN, 0.5])).isnan()  # of a network that has diverged
     with pytest.raises(ValueError, match=r"target: .* NaN"):
         cross_entropy_loss(torch.zeros(1, 2), torch.tensor([[NAN, 0.5]]))
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("count", [3, 3001, 70_000])
+@pytest.mark.parametrize("looked", [True, False], ids=["looked at", "elsewhere"])
+def test_a_mean_is_the_sum_over_the_number_of_predictions(count, dtype, looked, monkeypatch):
+    """To the last bit where none is ignored, however many there are: float16 holds no number beyond 65504.
+
+    So also where that none is ignored can't be seen, as on a GPU.
+    """
+    if not looked:
+        monkeypatch.setattr(values, "readable", lambda tensor: False)
+    logits = torch.linspace(-1, 2, 3 * count, dtype=torch.float64).view(count, 3).to(dtype)
+    classes = torch.arange(count) % 3
+    yes = classes[:, None] == torch.arange(3)
+    for loss, target in (
+        (cross_entropy_loss, classes),
+        (softmax_focal, classes),
+        (focal_loss, yes),
+        (focal_loss, yes.long()),
+        (binary_cross_entropy_loss, yes.long()),
+    ):
+        each = loss(logits, target)
+        mean = loss(logits, target, reduction="mean")
+        assert torch.equal(mean, each.sum() / each.numel())
+        assert mean > 0
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("kept", [3, 3001, 70_000])
+def test_the_mean_over_what_is_kept_has_all_digits_of_halves(kept, dtype):
+    logits = torch.tensor([0.0, 3.0, 4.0], dtype=dtype).expand(100_000, 3).clone().requires_grad_()
+    target = torch.full((100_000,), -100)
+    target[:kept] = 2
+    mean = softmax_focal(logits, target, reduction="mean")
+    (gradient,) = torch.autograd.grad(mean, logits)
+    assert mean.item() == pytest.approx(softmax_focal(logits[:1], target[:1]).item(), rel=2 * torch.finfo(dtype).eps)
+    assert not gradient[kept:].any()
+    one = torch.autograd.grad(softmax_focal(logits[:1], target[:1]).sum(), logits)[0][0] / kept
+    torch.testing.assert_close(gradient[0], one, rtol=4 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny / 512)
+
+
+def test_a_yes_or_no_of_minus_100_is_not_ignored():
+    with pytest.raises(ValueError, match=r"target: expected numbers in \[0, 1\], got numbers from -100 to 1"):
+        focal_loss(torch.zeros(2), torch.tensor([1, -100]), reduction="mean")
 
 
 def softmax_focal(logits, target, **own):
@@ -256,11 +364,12 @@ def test_all_ignored_is_0_with_a_graph(loss):
 def test_classes_outside_their_range(wrong, name):
     target = CLASSES.clone()
     target[1, 2] = wrong
-    message = rf"^target\[1, 2\] is {name}; expected 0 … 2, or -100"
+    message = rf"^target\[1, 2\] is {name}; expected 0 … 2, or -100 for what is to be ignored"
+    message += re.escape(": target.masked_fill(target == 255, -100)" if wrong == 255 else "") + "$"
     for loss in (cross_entropy_loss, softmax_focal, *REGION):
         with pytest.raises(ValueError, match=message):
             loss(LOGITS, target)
-    with pytest.raises(ValueError, match=r"expected 0 … 0.*a mask of a single class has the shape of pred"):
+    with pytest.raises(ValueError, match=r"expected 0, or -100 .*; a mask of a single class has the shape of pred"):
         dice_loss(torch.zeros(1, 1, 2), torch.tensor([[0, 1]]))
 
 
@@ -299,9 +408,20 @@ def test_class_weights_fit_as_they_come():
         assert torch.equal(call(weight), call(narrow))
         with pytest.raises(TypeError, match=r"class_weight: expected a tensor \(3,\), got list"):
             call([1.0, 2.0, 3.0])
+        refuses_class_weights(call)
     for kind in ("bce", "softmax"):
         loss = YoloLoss(GRID, classification=kind, class_weight=weight)
         assert loss(outputs(), Truths(**GOOD), SIZE).total.dtype == torch.float32
+    refuses_class_weights(lambda w: YoloLoss(GRID, class_weight=w))
+
+
+def refuses_class_weights(call):
+    with pytest.raises(TypeError, match=r"class_weight: expected real numbers, got torch\.complex64"):
+        call(torch.ones(3, dtype=torch.complex64))
+    for wrong, said in ((NAN, "nan"), (-1.0, r"-1\.0"), (INF, "inf")):
+        for dtype in (torch.float32, torch.float16):
+            with pytest.raises(ValueError, match=rf"class_weight: expected 3 finite numbers >= 0, got {said}$"):
+                call(torch.tensor([1.0, wrong, 2.0], dtype=dtype))
 
 
 WATCHED = {
@@ -313,6 +433,8 @@ WATCHED = {
     "softmax focal": (softmax_focal, CLASSES),
     "cross-entropy": (cross_entropy_loss, CLASSES),
     "cross-entropy of probabilities": (cross_entropy_loss, SHARES),
+    "weighted cross-entropy": (lambda x, t: cross_entropy_loss(x, t, class_weight=torch.ones(3)), CLASSES),
+    "mean cross-entropy": (lambda x, t: len(x) * cross_entropy_loss(x, t, reduction="mean"), CLASSES),
     "entropy": (lambda x, t: entropy(x.softmax(1)) + kl_divergence(t, x.softmax(1)), SHARES),
 }
 
@@ -381,12 +503,32 @@ TAKES_BOXES = {
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("taker", TAKES_BOXES)
 def test_tensors_that_are_not_dense(kind, taker):
-    if kind == "quantized" and taker in ("dice_loss", "cross_entropy_loss"):
-        message = "floating point numbers, got a tensor of torch.qint8"
-    else:
-        message = rf"expected a dense tensor, got .*{SAYS.get(kind, kind)}"
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=rf"expected a dense tensor, got .*{SAYS.get(kind, kind)}"):
         TAKES_BOXES[taker](ODD[kind])
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_predictions_of_a_dtype_that_torch_does_not_compute_with(dtype):
+    pred, target = torch.zeros(2, 3).to(dtype), torch.zeros(2, 3)
+    for loss in (*REGION, cross_entropy_loss, focal_loss, binary_cross_entropy_loss, kl_divergence):
+        name = {kl_divergence: "p"}.get(loss, "pred" if loss in REGION else "logits")
+        with pytest.raises(TypeError, match=rf"^{name}: .* got a tensor of {dtype}, .*tensor\.float\(\)$"):
+            loss(pred, target)
+    assert dice_loss(target, pred).shape == (2, 3)
+    for wrong in (2.0, NAN):
+        with pytest.raises(ValueError, match=r"^target: expected numbers in \[0, 1\], got "):
+            dice_loss(target, torch.full((2, 3), wrong).to(dtype))
+
+
+def test_what_to_do_about_tensors_that_are_not_dense_works():
+    """As the messages say it."""
+    nested, masked = ODD["nested"], ODD["masked"]
+    with pytest.raises(TypeError, match=r"torch\.stack\(tensor\.unbind\(\)\)"):
+        dice_loss(nested, nested)
+    assert torch.equal(torch.stack(nested.unbind()), torch.stack([Z, Z]))
+    with pytest.raises(TypeError, match=r"tensor\.to_tensor\(value\)"):
+        dice_loss(Z, masked)
+    assert torch.equal(masked.to_tensor(0.0), Z)
 
 
 @pytest.mark.parametrize("name", ["float4_e2m1fn_x2", "bits8", "uint4"])
@@ -453,6 +595,42 @@ def test_corners_are_formed_near_boxes_that_name_their_format():
     assert iou_loss(p, t).item() == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("name", ["XYWH", "CXCYWH"])
+@pytest.mark.parametrize("far", [(1e6, 1e6), (-1e6, 1e6), (-1e6, -1e6)], ids=str)
+def test_pairs_far_from_the_origin_are_as_exact_as_rows(name, far):
+    """Corners at 1e6 are rounded to 1/16 in float32; from one of the boxes all digits remain."""
+    places = torch.tensor([far, far]) + torch.tensor([[0.0, 0.0], [0.125, 0.0625]])
+    sides = torch.tensor([[0.3, 0.3], [0.2, 0.3]])
+    p, t = (
+        tv_tensors.BoundingBoxes(torch.cat(parts, 1), format=name, canvas_size=(9, 9))
+        for parts in ((places, sides), (places.flip(0), sides.flip(0)))
+    )
+    expected = iou_loss(p, t)
+    torch.testing.assert_close(pairwise("iou", p, t).diagonal(), expected)
+    torch.testing.assert_close(pairwise("iou", t, p).diagonal(), expected)
+    assert 0.1 < expected[0] < 0.9
+
+
+def test_pairs_of_boxes_that_name_their_format_and_nothing_or_nonsense():
+    p, t = named(CORNERS["pred"], "XYWH"), CORNERS["target"]
+    assert pairwise("giou", p, t[:0]).shape == (2, 0)
+    empty = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYWH", canvas_size=(9, 9))
+    assert pairwise("giou", empty, t[:0]).shape == (0, 0)
+    for odd in (NAN, INF, -INF):
+        bad = torch.cat((t, torch.full((1, 4), odd)))
+        torch.testing.assert_close(pairwise("giou", p, bad)[:, :2], pairwise("giou", CORNERS["pred"], t))
+
+
+def test_a_function_of_one_s_own_sees_the_boxes_where_they_are():
+    p = named(CORNERS["pred"], "XYWH")
+    assert torch.equal(pairwise(lambda a, b: (a + 0 * b)[..., 0], p, CORNERS["target"])[:, 0], CORNERS["pred"][:, 0])
+
+
+def test_why_not_says_of_boxes_that_name_their_format_what_is_so():
+    p, t = named(CORNERS["pred"], "XYWH"), named(CORNERS["target"], "CXCYWH")
+    assert kernels.why_not(p, t) == kernels.why_not(*CORNERS.values())
+
+
 @named_format
 def test_gradients_reach_boxes_that_name_their_format(name):
     leaf = named(CORNERS["pred"], name).requires_grad_()
@@ -502,9 +680,9 @@ def test_a_format_given_beside_the_tensor_s_own():
 @pytest.mark.parametrize(("name", "numbers"), [("XYWHR", 5), ("CXCYWHR", 5), ("XYXYXYXY", 8)])
 def test_rotated_boxes_are_refused(name, numbers):
     tilted = tv_tensors.BoundingBoxes(torch.zeros(2, numbers), format=name, canvas_size=(9, 9))
-    message = f"unknown box format '{name.lower()}'.*rotated boxes are not supported"
+    message = rf"rotated boxes \({name.lower()}\) are not supported; expected one of xyxy, xywh, cxcywh"
     for taker in ("giou_loss", "giou_loss, target", "BoxLoss", "pairwise", "convert", "validate_boxes", "Truths"):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=r"^[a-z.]+: " + message):
             TAKES_BOXES[taker](tilted)
     with pytest.raises(ValueError, match="box_format: " + message):
         BoxLoss("giou", box_format=name.lower())
@@ -512,10 +690,16 @@ def test_rotated_boxes_are_refused(name, numbers):
 
 def test_the_default_format_is_kept_apart_from_a_given_one():
     default, given = BoxLoss("giou"), BoxLoss("giou", box_format="xyxy")
-    assert repr(default) == repr(given) == "BoxLoss('giou', box_format='xyxy', reduction='mean', gain=1.0)"
-    assert default.box_format == given.box_format == "xyxy"
+    assert repr(default) == "BoxLoss('giou', reduction='mean', gain=1.0)"
+    assert repr(given) == "BoxLoss('giou', box_format='xyxy', reduction='mean', gain=1.0)"
+    assert (default.box_format, given.box_format) == (None, "xyxy")
     boxed = named(CORNERS["pred"], "XYWH")
-    for way in (copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))):
+    for way in (
+        copy.deepcopy,
+        lambda module: pickle.loads(pickle.dumps(module)),
+        lambda module: eval(repr(module)),
+        lambda module: BoxLoss("giou", box_format=module.box_format),
+    ):
         assert torch.equal(way(default)(boxed, boxed), torch.zeros(()))
         with pytest.raises(ValueError, match="own format is 'xywh'"):
             way(given)(boxed, boxed)
@@ -524,6 +708,89 @@ def test_the_default_format_is_kept_apart_from_a_given_one():
     with pytest.raises(ValueError, match="box_format: unknown box format 'yxyx'"):
         default.box_format = "yxyx"
     assert not default.state_dict()
+
+
+def as_before(module):
+    """As it was pickled when ``box_format`` was an attribute, "xyxy" by default."""
+    for one in module.modules():
+        if isinstance(one, BoxLoss):
+            vars(one)["box_format"] = vars(one).pop("_box_format") or "xyxy"
+    return pickle.loads(pickle.dumps(module))
+
+
+@pytest.mark.parametrize("box_format", [None, "xywh", "cxcywh"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(BoxLoss, "giou"),
+        GIoULoss,
+        functools.partial(BoxLoss, "wiou", version="v2"),
+        functools.partial(BoxLoss, "focal_eiou", normalize_weight=True),
+    ],
+    ids=["BoxLoss", "GIoULoss", "wiou", "normalized"],
+)
+def test_modules_pickled_before_work_as_they_did(make, box_format):
+    old, new = as_before(make(box_format=box_format, gain=2.0)), make(box_format=box_format, gain=2.0)
+    assert old.box_format == box_format
+    assert repr(old) == repr(new)
+    assert torch.equal(old(**CORNERS), new(**CORNERS))
+    if box_format is None:
+        boxed = named(CORNERS["pred"], "XYWH"), CORNERS["target"]
+        assert torch.equal(old(*boxed), new(*boxed))
+    assert copy.deepcopy(old).box_format == box_format
+
+
+def test_a_detector_s_loss_pickled_before_works_as_it_did():
+    old = as_before(YoloLoss(GRID, coordinates="wiou"))
+    expected = YoloLoss(GRID, coordinates="wiou")(outputs(), Truths(**GOOD), SIZE)
+    assert torch.equal(old(outputs(), Truths(**GOOD), SIZE).total, expected.total)
+
+
+@pytest.mark.parametrize("spelled", [tv_tensors.BoundingBoxFormat.CXCYWH, "CXCYWH", "cxcywh"], ids=str)
+def test_a_format_in_other_spellings(spelled):
+    given, corners = boxes.convert(CORNERS["pred"], "xyxy", "cxcywh"), CORNERS["target"]
+    assert BoxLoss("giou", box_format=spelled).box_format == "cxcywh"
+    assert torch.equal(boxes.convert(given, spelled, "xyxy"), CORNERS["pred"])
+    assert torch.equal(boxes.convert(CORNERS["pred"], "xyxy", spelled), given)
+    validate_boxes(given, spelled)
+    assert BoxLoss("iou", box_format=spelled)(given, boxes.convert(corners, "xyxy", "cxcywh")).isfinite()
+    with pytest.raises(ValueError, match=r"^box_format: unknown box format ndarray \(2, 4\); expected one of xyxy"):
+        BoxLoss("giou", box_format=CORNERS["pred"].numpy())
+
+
+class Raises:
+    def __get__(self, tensor, kind):
+        raise RuntimeError("not yet")
+
+
+@pytest.mark.parametrize("meaning", ["NCHW", 3, None, Raises()], ids=["word", "number", "None", "raises"])
+def test_a_format_of_another_meaning_is_none_of_boxes(meaning):
+    Mine = type("Mine", (torch.Tensor,), {"format": meaning})
+    mine = CORNERS["pred"].as_subclass(Mine)
+    assert torch.equal(torch.Tensor(giou_loss(mine, CORNERS["target"])), giou_loss(**CORNERS))
+    assert torch.equal(torch.Tensor(BoxLoss("giou")(mine, CORNERS["target"])), BoxLoss("giou")(**CORNERS))
+
+
+def test_a_parameter_that_names_a_format_is_in_it():
+    given = torch.nn.Parameter(boxes.convert(CORNERS["pred"], "xyxy", "cxcywh"))
+    given.format = "cxcywh"
+    giou_loss(given, CORNERS["target"], reduction="sum").backward()
+    torch.testing.assert_close(giou_loss(given, CORNERS["target"]), giou_loss(**CORNERS))
+    assert given.grad.abs().sum() > 0
+
+
+def test_a_compiler_cannot_open_boxes_and_says_so():
+    given, corners = named(CORNERS["pred"], "CXCYWH"), CORNERS["target"]
+    for loss in (giou_loss, BoxLoss("giou"), lambda p, t: pairwise("giou", p, t)):
+        torch._dynamo.reset()
+        with pytest.raises(
+            torch._dynamo.exc.Unsupported, match=r"(pred|a): a compiler cannot open a BoundingBoxes; bef"
+        ):
+            torch.compile(loss, fullgraph=True, backend="eager")(given, corners)
+    opened, of_target = given.as_subclass(torch.Tensor), boxes.convert(corners, "xyxy", "cxcywh")
+    torch._dynamo.reset()
+    compiled = torch.compile(BoxLoss("giou", box_format="cxcywh"), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(opened, of_target), BoxLoss("giou")(**CORNERS))
 
 
 def test_parameters_and_other_subclasses_are_boxes_as_ever():

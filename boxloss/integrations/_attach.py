@@ -32,7 +32,7 @@ class PerPair:
 
     def __init__(self, loss: LossLike) -> None:
         if isinstance(loss, BoxLoss):
-            if loss.box_format != "xyxy":
+            if loss.box_format not in (None, "xyxy"):
                 raise ValueError(f"loss: it is given corners; expected box_format 'xyxy', got {loss.box_format!r}")
             if loss.normalize_weight:
                 raise ValueError("loss: normalize_weight needs the whole batch, and the framework has its own divisor")

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import as_pair
+from ..boxes import as_pair, said_format
 from ..errors import unknown_loss
-from ..values import watcher
+from ..values import is_one_of, watcher
 from .native import Library, library
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def why_not(*boxes: Tensor) -> str:
     for tensor in boxes:
         if tensor.device.type != "cpu":
             return f"a tensor is on {tensor.device}; they compute on the CPU"
-        if type(tensor) not in (Tensor, torch.nn.Parameter):
+        if type(tensor) not in (Tensor, torch.nn.Parameter) and not said_format(tensor):  # losses open those that do
             return f"a tensor is a {type(tensor).__name__}, which may want to see each operation"
         if tensor.is_neg():
             return "a tensor is a view whose numbers are yet to be negated"
@@ -174,7 +174,7 @@ def explain(loss: str, pred: Tensor, target: Tensor, **parameters: Any) -> str:
         target: boxes that pair up with them.
         parameters: the loss's own.
     """
-    if loss not in _FORMULAS:
+    if not is_one_of(loss, _FORMULAS):
         raise unknown_loss(loss, _FORMULAS)
     pred, target = as_pair(pred, target)
     found = why_not(pred, target) or find(loss, parameters, pred.dtype)

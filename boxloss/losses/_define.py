@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -25,14 +25,14 @@ from ..errors import unknown_loss
 from ..geometry import BoxPair
 from ..kernels import Kernel
 from ._fused import fused
-from ._keywords import OF_FUNCTIONS, OF_MODULES, Fits, is_reduction, is_tensor, placed, unknown
-from ._parameters import Parameter, is_number
+from ._keywords import OF_FUNCTIONS, OF_MODULES, Fits, is_reduction, is_tensor, placed, unknown_of_loss
+from ._parameters import Parameter, is_finite
 from ._reduce import check_reduction, reduce_pairs
 
 # What every loss's docstring says of its common arguments and errors, in place of {common} and {raises}.
 _COMMON = """\
 pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length; torchvision's ``BoundingBoxes`` in the format
-        that they name.
+        that they name, where they are; what torch makes of them, such as a slice or a stack, is a plain tensor.
     target: boxes that pair up with ``pred``: as many axes, sizes equal or 1; in the same unit.
     reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs. Of no pairs both are 0, with a graph.
     weight: one factor per pair, ``(...)``.
@@ -127,7 +127,7 @@ class Loss:
             return "0, with zero gradient, wherever the boxes do not overlap"
         return f"0, with zero gradient, wherever IoU ≥ {self.zero_from}" if self.zero_from else ""
 
-    def check_parameters(self, given: Mapping[str, Any], common: Collection[str] = ()) -> None:
+    def check_parameters(self, given: Mapping[str, Any], common: tuple[str, ...] = ()) -> None:
         """Raise for a parameter that is not the loss's own, and for a value outside its domain.
 
         Args:
@@ -135,7 +135,7 @@ class Loss:
         """
         for name, value in given.items():
             if name not in self.parameters:
-                raise unknown(self.name, name, self.parameters, common)
+                raise unknown_of_loss(self.name, name, self.parameters, common)
             self.parameters[name].check(value)
         for name, parameter in self.parameters.items():
             if parameter.required and name not in given:
@@ -226,7 +226,7 @@ def define(
             **parameters: Any,
         ) -> Tensor:
             if values:
-                fits = {"reduction": is_reduction, "weight": is_tensor, **loss.fits, "avg_factor": is_number}
+                fits = {"reduction": is_reduction, "weight": is_tensor, **loss.fits, "avg_factor": is_finite}
                 raise placed(f"{formula.__name__}(pred, target, …)", values, fits)
             loss.check_parameters(parameters, OF_FUNCTIONS)
             check_reduction(reduction, avg_factor)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..boxes import in_one_dtype, opened, to_corners
+from ..boxes import corners_of_all, in_one_dtype, opened, to_corners
 from ..geometry import joint_shape
 from ..kernels import Kernel
 from ._define import LOSSES, Loss, LossFunction, check_own, find_loss
@@ -32,7 +32,7 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: An
     Args:
         loss: a name, such as ``"giou"``, or a loss function, such as `giou_loss`.
         a: boxes ``(..., N, 4)`` as x1, y1, x2, y2, taken as predictions; torchvision's ``BoundingBoxes`` in the format
-            that they name.
+            that they name, where they are; a slice or a stack of them is a plain tensor.
         b: boxes ``(..., M, 4)``, taken as targets, in the same unit; leading axes as many, sizes equal or 1.
         parameters: the loss's own.
 
@@ -61,10 +61,11 @@ def pairwise(loss: str | LossFunction, a: Tensor, b: Tensor, /, **parameters: An
             " axes and leading sizes equal or 1"
         )
     a, b = in_one_dtype(a, b)
-    a, b = to_corners(a, of_a), to_corners(b, of_b)
     formula = functools.partial(function, **parameters)
     compiling = torch.compiler.is_compiling()
     ours = None if compiling else next((loss for loss in LOSSES.values() if loss.function is function), None)
+    # Another function may change when all boxes move.
+    a, b = corners_of_all(a, of_a, b, of_b) if ours else (to_corners(a, of_a), to_corners(b, of_b))
     kernel = _kernel(ours, parameters, a, b) if ours else None
     small = a.shape[:-1].numel() * b.shape[-2] <= TILE
     # What a function that is not in `LOSSES` closes over can't be seen into tiles either.

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from ..values import shown
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -95,7 +97,8 @@ class Parameter:
             return
         if typing.get_origin(self.kind) is Literal:
             choices = typing.get_args(self.kind)
-            right_type, right_value = type(value) in {type(choice) for choice in choices}, value in choices
+            right_type = type(value) in {type(choice) for choice in choices}
+            right_value = right_type and value in choices
         elif self.kind is bool:
             right_type = right_value = isinstance(value, bool)
         elif self.kind is float or typing.get_origin(self.kind) is tuple:
@@ -107,16 +110,16 @@ class Parameter:
         else:
             return
         if not right_type:
-            raise TypeError(f"{self.name}: expected {self.accepts}, got {value!r}")
+            raise TypeError(f"{self.name}: expected {self.accepts}, got {shown(value)}")
         if not right_value:
-            raise ValueError(f"{self.name}: expected {self.accepts}, got {value!r}")
+            raise ValueError(f"{self.name}: expected {self.accepts}, got {shown(value)}")
 
 
 def check_not_negative(**values: Any) -> None:
     """Refuse what is no finite number >= 0, by name."""
     for name, value in values.items():
         if not is_finite(value) or value < 0:
-            raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+            raise ValueError(f"{name}: expected a finite number >= 0, got {shown(value)}")
 
 
 def is_number(value: Any) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from ..values import check_dense
+from ..values import bounds, check_dense, is_one_of, readable, shown
 from ._parameters import is_finite, is_number
 
 REDUCTIONS = ("none", "mean", "sum")
 
 
 def check_reduction(reduction: str, avg_factor: float | Tensor | None) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"Invalid reduction {reduction!r}: expected one of {', '.join(map(repr, REDUCTIONS))}")
+    if not is_one_of(reduction, REDUCTIONS):
+        raise ValueError(f"Invalid reduction {shown(reduction)}: expected one of {', '.join(map(repr, REDUCTIONS))}")
     if avg_factor is not None and reduction != "mean":
         raise ValueError(f"avg_factor divides a sum: expected reduction 'mean' with it, got {reduction!r}")
 
@@ -37,7 +39,8 @@ def as_weight(weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         ValueError: of another shape.
     """
     if not isinstance(weight, Tensor):
-        raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}")
+        option = "; a module takes its reduction when it is made" if is_one_of(weight, REDUCTIONS) else ""
+        raise TypeError(f"weight: expected a torch.Tensor, one number per pair, got {type(weight).__name__}{option}")
     check_dense(weight, "weight")
     if weight.is_complex():
         raise TypeError(f"weight: expected real numbers, got {weight.dtype}")
@@ -50,14 +53,21 @@ def as_class_weight(weight: Tensor, count: int, like: Tensor) -> Tensor:
     """A factor of each class, in the dtype and on the device of what it multiplies.
 
     Raises:
-        TypeError: not a dense tensor.
-        ValueError: of another shape.
+        TypeError: not a dense tensor of real numbers.
+        ValueError: of another shape; a factor that is not finite or is negative, which is looked for on the CPU only.
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"class_weight: expected a tensor ({count},), got {type(weight).__name__}")
     check_dense(weight, "class_weight")
     if weight.shape != (count,):
         raise ValueError(f"class_weight: expected ({count},), got {tuple(weight.shape)}")
+    if weight.is_complex():
+        raise TypeError(f"class_weight: expected real numbers, got {weight.dtype}")
+    if count and readable(weight):
+        low, high = bounds(weight)
+        if not (low >= 0 and high < math.inf):
+            wrong = next(number for number in weight.tolist() if not 0 <= number < math.inf)
+            raise ValueError(f"class_weight: expected {count} finite numbers >= 0, got {wrong}")
     return weight.to(like)
 
 

@@ -233,9 +233,10 @@ def _check_losses(losses: Mapping[str, BoxLoss]) -> None:
     if not losses:
         raise ValueError("no losses to compare")
     for name, loss in losses.items():
-        if loss.reduction != "none" or loss.box_format != "xyxy":
+        box_format = loss.box_format or "xyxy"
+        if loss.reduction != "none" or box_format != "xyxy":
             raise ValueError(
-                f"{name}: expected reduction 'none' and box_format 'xyxy', got {loss.reduction!r}, {loss.box_format!r}"
+                f"{name}: expected reduction 'none' and box_format 'xyxy', got {loss.reduction!r}, {box_format!r}"
             )
 
 

@@ -74,9 +74,11 @@ def checked(truths: Truths, like: Tensor, classes: int | None = None) -> Truths:
         raise ValueError(
             f"truths: expected all on {like.device}, as what is predicted, got {devices}; truths.to(device)"
         )
-    check_index(image, len(like), "truths.image", hint=f": there are {len(like)} images")
+    if len(image) and not len(like):
+        raise ValueError(f"truths: the batch has no images, but truths has {len(image)} rows")
+    check_index(truths.image, len(like), "truths.image", hint=f": there are {len(like)} images")
     if classes is not None:
-        check_index(label, classes, "truths.label", hint=f": there are {classes} classes, counted from 0")
+        check_index(truths.label, classes, "truths.label", hint=f": there are {classes} classes, counted from 0")
     return columns
 
 
@@ -102,7 +104,7 @@ def _flags(column: Tensor) -> Tensor:
         return column
     if not _is_integer(column):
         raise TypeError(f"truths.crowd: expected bool, or integers 0 and 1, got {column.dtype}")
-    check_index(column.long(), 2, "truths.crowd", hint=": it says whether a box is a crowd")
+    check_index(column, 2, "truths.crowd", hint=": it says whether a box is a crowd")
     return column != 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,15 +12,29 @@ from torch.nn import functional as F  # noqa: N812 – torch's own custom
 
 from ..classification import cross_entropy_loss, focal_loss
 from ..distributed import mean_count, world_size
-from ..losses import similarity
-from ..losses._keywords import unknown
+from ..losses import LOSSES, similarity
+from ..losses._keywords import Fits, answered
+from ..losses._parameters import is_finite
+from ..losses._reduce import as_class_weight
 from ..modules import BoxLoss
+from ..values import is_one_of, shown
 from .assign import Positives, Truths, checked, overlapping, positives
 from .grid import Grid, strides
 
 REDUCTIONS = ("sum", "batch", "positives")
 BOX_UNITS = ("pixel", "cell", "image")
 CLASSIFICATIONS = ("bce", "focal", "softmax")
+_OBJECTNESS = ("one", "iou")
+_FITS: Fits = {
+    "coordinates": lambda value: isinstance(value, BoxLoss) or is_one_of(value, ("darknet", "paper", *LOSSES)),
+    "box_unit": lambda value: is_one_of(value, BOX_UNITS),
+    "reduction": lambda value: is_one_of(value, REDUCTIONS),
+    "objectness": lambda value: is_one_of(value, _OBJECTNESS),
+    "classification": lambda value: is_one_of(value, CLASSIFICATIONS),
+    "ignore_threshold": is_finite,
+    "label_smoothing": is_finite,
+}
+_WHEN_MADE = dict.fromkeys((*_FITS, "gains", "class_weight"), "it is given when the module is made: YoloLoss(grid, …)")
 
 
 class YoloTerms(NamedTuple):
@@ -75,6 +89,7 @@ class YoloLoss(torch.nn.Module):
     Source: Redmon and Farhadi, YOLOv3, 2018, arXiv:1804.02767, and the behavior of its Darknet implementation
     """
 
+    @answered(fits=_FITS)
     def __init__(
         self,
         grid: Grid,
@@ -88,24 +103,21 @@ class YoloLoss(torch.nn.Module):
         ignore_threshold: float = 0.7,
         label_smoothing: float = 0.0,
         gains: dict[str, float] | None = None,
-        **others: NoReturn,  # so that a type checker refuses any
     ) -> None:
         super().__init__()
-        for name in others:
-            raise unknown("YoloLoss", name, YoloLoss.__init__.__kwdefaults__ or ())
         _one_of("box_unit", box_unit, BOX_UNITS)
         _one_of("reduction", reduction, REDUCTIONS)
-        _one_of("objectness", objectness, ("one", "iou"))
+        _one_of("objectness", objectness, _OBJECTNESS)
         _one_of("classification", classification, CLASSIFICATIONS)
         if not 0 <= ignore_threshold <= 1:
-            raise ValueError(f"ignore_threshold: expected a number in [0, 1], got {ignore_threshold!r}")
+            raise ValueError(f"ignore_threshold: expected a number in [0, 1], got {shown(ignore_threshold)}")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing!r}")
+            raise ValueError(f"label_smoothing: expected a number in [0, 1), got {shown(label_smoothing)}")
         terms = ("xy", "wh", "box", "objectness", "classification")
         for name, gain in (gains or {}).items():
             _one_of("gains", name, terms)
             if not 0 <= gain < math.inf:
-                raise ValueError(f"gains: expected a finite number >= 0 for {name}, got {gain!r}")
+                raise ValueError(f"gains: expected a finite number >= 0 for {name}, got {shown(gain)}")
         self.class_weight: Tensor | None
         self.register_buffer("class_weight", _class_weight(class_weight, grid.num_classes), persistent=False)
         self.grid = grid
@@ -116,11 +128,13 @@ class YoloLoss(torch.nn.Module):
         self.ignore_threshold = ignore_threshold
         self.label_smoothing = label_smoothing
         self.gains = dict.fromkeys(terms, 1.0) | (gains or {})
-        if coordinates in ("darknet", "paper") and grid.stretch != 1:
+        own = is_one_of(coordinates, ("darknet", "paper"))
+        if own and grid.stretch != 1:
             raise ValueError(f"coordinates: {coordinates!r} has no target for a stretched center; expected a box loss")
         self.coordinates = coordinates if isinstance(coordinates, str) else coordinates.name
-        self.box_loss = None if coordinates in ("darknet", "paper") else _each(coordinates)
+        self.box_loss = None if own else _each(coordinates)
 
+    @answered(_WHEN_MADE)
     def forward(self, outputs: Sequence[Tensor], truths: Truths, size: tuple[int, int]) -> YoloTerms:
         """The loss of a batch.
 
@@ -250,10 +264,9 @@ def _choose(grid: Grid, raws: list[Tensor], found: list[Positives], size: tuple[
 def _class_weight(given: Tensor | Sequence[float] | None, classes: int) -> Tensor | None:
     if given is None:
         return None
-    weight = torch.as_tensor(given, dtype=torch.float32)
-    if weight.shape != (classes,) or not (weight.isfinite() & (weight >= 0)).all():
-        raise ValueError(f"class_weight: expected {classes} finite numbers >= 0, got {weight.tolist()}")
-    return weight
+    weight = torch.as_tensor(given)
+    as_class_weight(weight.detach().cpu(), classes, weight)  # it is looked at here once, wherever it is
+    return weight.to(torch.float32)
 
 
 def _each(loss: str | BoxLoss) -> BoxLoss:
@@ -267,5 +280,5 @@ def _each(loss: str | BoxLoss) -> BoxLoss:
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}")
+    if not is_one_of(value, known):
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {shown(value)}")
