@@ -115,10 +115,9 @@ class BoxPair:
 
     @_lazy
     def _lifted(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Both boxes times a factor, and that of each axis: as `_not_huge`, but `_LIFT` where all on it are tiny."""
+        """Both boxes times a factor, and that of each axis: `_LIFT` where all coordinates on it are tiny, else 1."""
         lift = _LIFT[self._pred.dtype]
-        _, _, factor = self._not_huge
-        factor = factor + (lift - 1.0) * (self._scale > lift).to(factor.dtype)
+        factor = 1.0 + (lift - 1.0) * (self._scale > lift).to(self._pred.dtype)
         return self._pred * factor, self._target * factor, factor
 
     @_lazy
@@ -505,7 +504,7 @@ class BoxPair:
     def _log_sides(self, vast: Tensor) -> tuple[Tensor, Tensor]:
         """ln wt in the scaled unit, and ln(wp/wt); where ``vast`` also of sides that have vanished in that unit."""
         pred, target, lift = self._lifted
-        log_pred, log_target = (_sides(box).masked_fill(self.empty, 1.0).log() for box in (pred, target))
+        log_pred, log_target = (_log_sides(box, self.empty) for box in (pred, target))
         quotient = self._pred_sides.masked_fill(vast, 1.0) / self._target_sides.masked_fill(vast, 1.0)
         return log_target + (self._scale / lift).log(), torch.where(vast, log_pred - log_target, quotient.log())
 
@@ -600,13 +599,24 @@ def _sides(box: Tensor) -> Tensor:
     return _positive(high - low)
 
 
+def _log_sides(box: Tensor, empty: Tensor) -> Tensor:
+    """ln w and ln h, 0 where empty, also of sides that are no finite number."""
+    _, mask, unit = _EXPONENT[box.dtype]
+    huge = _exponent_bits(box).amax(0) >= mask - 2 * unit
+    factor = 1.0 - 0.5 * huge.to(box.dtype)
+    return _sides(box * factor).masked_fill(empty, 1.0).log() - factor.log().masked_fill(empty, 0.0)
+
+
 def _direction(box: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """(w, h) of a box, with a longer side of about 1, so that products neither overflow nor vanish.
 
     From the coordinates as they are, times a factor of each axis: a tiny box keeps its aspect beside a huge one. That
     of a point is (0, 1), with zero gradient: a point has every aspect as its neighbor.
     """
-    sides = _in_one_unit(_sides(box), factor)
+    _, mask, unit = _EXPONENT[box.dtype]
+    huge = _exponent_bits(box).amax((0, 1)) >= mask - 2 * unit
+    sides = _sides(box * (1.0 - 0.5 * huge.to(box.dtype)))  # halved where a difference could overflow
+    sides = _in_one_unit(sides, factor)
     width, height = (sides * _reciprocal_power(_exponent_bits(sides).amax(0), box.dtype)).unbind(0)
     point = (width == 0.0) & (height == 0.0)
     return width.masked_fill(point, 0.0), height.masked_fill(point, 1.0)
