@@ -566,6 +566,8 @@ def _unless_vanished(scaled: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) 
     """
     vanished = torch.maximum(*(number.detach().abs() for number in scaled)) < 2.0**-40
     unit = _reciprocal_power(torch.maximum(*map(_exponent_bits, own)), own[0].dtype)
+    one, other = own
+    unit = unit.masked_fill((one == 0.0) & (other == 0.0), 1.0)  # else, in forward mode, infinity times 0
     one, other = (torch.where(vanished, y * unit, x) for x, y in zip(scaled, own, strict=True))
     return one, other
 

@@ -137,9 +137,30 @@ class _Fused(torch.autograd.Function):
             gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in gradients)
             finite = finite and math.isfinite(grad.item())
         if not finite:
-            return None, *gradients_by_graph(ctx, call.again, grad)
+            gradients = _mended(call, pred, target, grad, gradients)
         of_pred, of_target = gradients
         return None, _summed(of_pred, pred.shape), _summed(of_target, target.shape)
+
+
+def _mended(call: _Call, pred: Tensor, target: Tensor, grad: Tensor, gradients: _Gradients) -> _Gradients:
+    """Gradients of pairs, by the formula where they are not finite; those of other pairs stay to the bit."""
+    needed = [gradient is not None for gradient in gradients]
+    pred, target = (
+        boxes.detach().expand(*call.shape, 4).requires_grad_(needs)
+        for boxes, needs in zip((pred, target), needed, strict=True)
+    )
+    with torch.enable_grad():
+        value = call.again(pred, target)
+    return finite_or(gradients, gradients_of(value, pred, target, grad, needed))
+
+
+def finite_or(gradients: _Gradients, others: _Gradients) -> _Gradients:
+    """The first ones where they are finite, else the others."""
+    of_pred, of_target = (
+        None if ours is None or other is None else torch.where(ours.isfinite(), ours, other)
+        for ours, other in zip(gradients, others, strict=True)
+    )
+    return of_pred, of_target
 
 
 def keep(ctx: Any, *boxes: Tensor) -> None:

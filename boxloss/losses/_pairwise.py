@@ -14,7 +14,7 @@ from ..boxes import in_one_dtype, opened, to_corners
 from ..geometry import joint_shape
 from ..kernels import Kernel
 from ._define import LOSSES, Loss, LossFunction, check_own, find_loss
-from ._fused import gradients_by_graph, gradients_of, in_memory, keep, needs_graph
+from ._fused import finite_or, gradients_by_graph, gradients_of, in_memory, keep, needs_graph
 
 TILE = 1 << 16
 """Pairs computed at a time. Some 60 intermediate numbers a pair: 16 MB in float32."""
@@ -173,12 +173,11 @@ class _ByKernel(torch.autograd.Function):
         for k, (upstream, of_a, of_b) in enumerate(zip(in_memory(grad), a.contiguous(), b.contiguous(), strict=True)):
             gradients = (sums_a[k], None if sums_b is None else sums_b[k])
             kernel.library.pairs(kernel.place, kernel.numbers, of_a, of_b, upstream=upstream, gradients=gradients)
-        if not all(sums.isfinite().all() for sums in (sums_a, sums_b) if sums is not None):  # as of `_Fused`
-            with kernels.disabled():
-                return None, None, *_by_tiles(ctx, grad)
-        return (
-            None,
-            None,
+        gradients = (
             sums_a.to(a.dtype) if needs_a else None,
             None if sums_b is None else sums_b.mT.to(b.dtype).contiguous(),
         )
+        if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
+            with kernels.disabled():
+                gradients = finite_or(gradients, _by_tiles(ctx, grad))  # as of single pairs
+        return None, None, *gradients

@@ -1,6 +1,6 @@
 /* Made by `make kernels` from the formulas in boxloss/losses. */
 
-#define SOURCE "6a2225f703a1b2d0"
+#define SOURCE "efe84a2826aae04a"
 #define KERNELS(X) \
   X(l1) \
   X(l2) \
