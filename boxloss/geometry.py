@@ -8,6 +8,8 @@ How digits are kept, without an eps anywhere:
   difference of areas.
 * A quotient near 1 is formed as 1 minus the small one, so that neither its value nor its gradient cancels.
 * A denominator of 0 is replaced *before* the division: `where` after it would leave NaN in the gradient.
+* Slopes that a coordinate gets by several ways meet in a unit in which none overflows, `_LIFT`: infinity minus infinity
+  would be NaN.
 
 Where a function has a kink (edges that coincide), every part takes the mean of the two one-sided derivatives, so that
 the gradient lies between them, and is 0 for equal boxes.
@@ -77,7 +79,7 @@ class BoxPair:
     Lengths on the two axes are held together in tensors ``(2, ...)``, x first: half the operations of separate columns.
     They and the areas are in the scaled unit, which differs between the axes; only quotients leave this class, and
     ``difference`` and ``wasserstein``, which are in the unit of the boxes. Where a side or a distance can vanish in the
-    scaled unit beside a larger one and still count, it is taken from the boxes in their own unit, `_not_huge`.
+    scaled unit beside a larger one and still count, it is taken from the boxes in another unit, `_own`.
 
     An inverted box is empty: it counts as a side of 0 in areas, angles and side terms; the hull encloses all corners.
     """
@@ -108,24 +110,35 @@ class BoxPair:
 
     def difference_over(self, length: float) -> Tensor:
         """The same over a length, finite where only the difference would not be."""
-        _, _, factor = self._not_huge
-        return (self._own_shifts / length / factor).flatten(0, 1)
+        pred, target, factor = self._not_huge
+        return ((pred - target + self._not_finite) / length / factor).flatten(0, 1)
 
     @_lazy
-    def _own_way(self) -> tuple[Tensor, Tensor]:
-        """Twice dx and dy, ``(2, ...)``, in the unit of the boxes times a factor; and the factor, 1 or 1/8.
+    def _lifted(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Both boxes times a factor, and that of each axis: `_LIFT` where all coordinates on it are tiny, else 1."""
+        lift = _LIFT[self._pred.dtype]
+        factor = 1.0 + (lift - 1.0) * (self._scale > lift).to(self._pred.dtype)
+        return self._pred * factor, self._target * factor, factor
 
-        As `_way`, where that has vanished in the scaled unit.
-        """
-        pred, target, factors = self._not_huge
-        factor = torch.minimum(*factors.unbind(0))
-        return (self._own_shifts.sum(0) + _lost(pred, target).sum(0)) * (factor / factors), factor
+    @_lazy
+    def _own(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Both boxes times a factor, and that of each axis: `_LIFT`, or less where differences could overflow."""
+        pred, target, lift = self._lifted
+        # The scale brings the largest coordinate to 2 … 4.
+        factor = (self._scale * (0.03125 * torch.finfo(lift.dtype).max)).clamp(max=_LIFT[lift.dtype])
+        return pred * (factor / lift), target * (factor / lift), factor
 
     @_lazy
     def _own_shifts(self) -> Tensor:
-        """The same times the factor of `_not_huge`, ``(2 edges, 2 axes, ...)``."""
-        pred, target, _ = self._not_huge
+        """pred − target, ``(2 edges, 2 axes, ...)``, in the unit of `_own`."""
+        pred, target, _ = self._own
         return pred - target + self._not_finite
+
+    @_lazy
+    def _own_way(self) -> Tensor:
+        """As `_way`, in the unit of `_own`."""
+        pred, target, _ = self._own
+        return self._own_shifts.sum(0) + _lost(pred, target).sum(0)
 
     @_lazy
     def _not_finite(self) -> Tensor:
@@ -139,8 +152,9 @@ class BoxPair:
 
     @_lazy
     def _edges(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pred_low, pred_high = (self._pred * self._scale).unbind(0)
-        target_low, target_high = (self._target * self._scale).unbind(0)
+        pred, target, lift = self._lifted
+        pred_low, pred_high = (pred * (self._scale / lift)).unbind(0)
+        target_low, target_high = (target * (self._scale / lift)).unbind(0)
         return pred_low, pred_high, target_low, target_high
 
     @_lazy
@@ -333,18 +347,15 @@ class BoxPair:
 
         4|dx|/(wt + 2|dx|) up to 2|dx| = wt.
         """
-        pred, target, _ = self._not_huge
-        twice, side = _unless_vanished(
-            (self._way, self._target_sides),
-            (self._own_shifts.sum(0) + _lost(pred, target).sum(0), _sides(target)),
-        )
+        _, target, _ = self._own
+        twice, side = _unless_vanished((self._way, self._target_sides), (self._own_way, _sides(target)))
         twice = twice.abs()
         return ratio(2.0 * twice, side + twice).clamp(max=1.0)
 
     @_lazy
     def side_changes(self) -> Tensor:
         """|dw|/max(wp, wt) and |dh|/max(hp, ht), in [0, 1]; 0 where neither box has a side."""
-        pred, target, _ = self._not_huge
+        pred, target, _ = self._own
         own = _sides(pred), _sides(target)
         pred, target = _unless_vanished((self._pred_sides, self._target_sides), own)
         shared = self._overlap > 0.0
@@ -354,7 +365,8 @@ class BoxPair:
     def target_shape(self, power: float) -> Tensor:
         """2hˢ/(wˢ + hˢ) and 2wˢ/(wˢ + hˢ) of the target's sides, for x and y; both 1 where it is a point."""
         no_width, no_height = (self._target[1] <= self._target[0]).unbind(0)
-        width, height = _direction(self._target)
+        _, target, factor = self._lifted
+        width, height = _direction(target, factor)
         sides = torch.stack((height, width)) / torch.maximum(width, height)
         none = sides == 0.0
         powers = (power * sides.masked_fill(none, 1.0).log()).exp().masked_fill(none, 0.0**power)
@@ -363,7 +375,7 @@ class BoxPair:
     @_lazy
     def edge_shares(self) -> Tensor:
         """(|x1p − x1t| + |x2p − x2t|)/wt, and the same of y, held at most `FAR`, also where the target has no side."""
-        _, target, _ = self._not_huge
+        _, target, _ = self._own
         off, side = _unless_vanished(
             (self._low_shift.abs() + self._high_shift.abs(), self._target_sides),
             (self._own_shifts.abs().sum(0), _sides(target)),
@@ -408,8 +420,7 @@ class BoxPair:
     @_lazy
     def obliqueness(self) -> Tensor:
         """2|dx||dy|/ρ², in [0, 1]: 0 where the centers lie along an axis, or coincide; 1 where on a diagonal."""
-        way, _ = self._own_way
-        own_x, own_y = way.unbind(0)
+        own_x, own_y = _in_one_unit(self._own_way, self._own[2]).unbind(0)
         x, y = (self._way * self._one_unit).unbind(0)
         x, y = (shift.abs() for shift in _unless_vanished((x, y), (own_x, own_y)))
         return ratio(2.0 * x * y, x * x + y * y)
@@ -434,12 +445,13 @@ class BoxPair:
     @_lazy
     def wasserstein(self) -> tuple[Tensor, Tensor]:
         """√(dx² + dy² + (dw² + dh²)/4) in the unit of the boxes times a factor; and the factor, 1 or 1/8."""
-        way, factor = self._own_way
         pred, target, factors = self._not_huge
-        low, high = self._own_shifts.unbind(0)
+        factor = torch.minimum(*factors.unbind(0))
+        low, high = (pred - target + self._not_finite).unbind(0)
+        way = low + high + _lost(pred, target).sum(0)
         wider = torch.where(self._overlap > 0.0, high - low, _sides(pred) - _sides(target))  # as `_side_shift`
         wider = wider + self._not_finite.sum(0)  # the length of infinity and NaN would be infinite
-        centers = _length(*(0.5 * way).unbind(0))
+        centers = _length(*(0.5 * way * (factor / factors)).unbind(0))
         sides = _length(*(0.5 * wider * (factor / factors)).unbind(0))
         return _length(centers, sides), factor
 
@@ -491,15 +503,17 @@ class BoxPair:
 
     def _log_sides(self, vast: Tensor) -> tuple[Tensor, Tensor]:
         """ln wt in the scaled unit, and ln(wp/wt); where ``vast`` also of sides that have vanished in that unit."""
-        log_pred, log_target = (_log_sides(box, self.empty) for box in (self._pred, self._target))
+        pred, target, lift = self._lifted
+        log_pred, log_target = (_log_sides(box, self.empty) for box in (pred, target))
         quotient = self._pred_sides.masked_fill(vast, 1.0) / self._target_sides.masked_fill(vast, 1.0)
-        return log_target + self._scale.log(), torch.where(vast, log_pred - log_target, quotient.log())
+        return log_target + (self._scale / lift).log(), torch.where(vast, log_pred - log_target, quotient.log())
 
     @_lazy
     def angle(self) -> Tensor:
         """θt − θp, θ = atan2(w, h), in [−π/2, π/2]. An empty box of no length has the angle 0."""
-        pred_width, pred_height = _direction(self._pred)
-        target_width, target_height = _direction(self._target)
+        pred, target, factor = self._lifted
+        pred_width, pred_height = _direction(pred, factor)
+        target_width, target_height = _direction(target, factor)
         # The angle between two directions: one atan2 instead of two, and no cancellation where the sides are exact.
         return torch.atan2(
             target_width * pred_height - pred_width * target_height,
@@ -525,6 +539,10 @@ _EXPONENT = {
 }
 
 
+_LIFT = {torch.float32: 2.0**32, torch.float64: 2.0**256}
+"""Times this, no slope of tiny boxes overflows: not even 1/x of the smallest number x, some hundred times."""
+
+
 def _exponent_bits(x: Tensor) -> Tensor:
     """The power of two of each number, as the bits of a float; as integers they compare like the numbers."""
     integer, mask, _ = _EXPONENT[x.dtype]
@@ -548,6 +566,8 @@ def _unless_vanished(scaled: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) 
     """
     vanished = torch.maximum(*(number.detach().abs() for number in scaled)) < 2.0**-40
     unit = _reciprocal_power(torch.maximum(*map(_exponent_bits, own)), own[0].dtype)
+    one, other = own
+    unit = unit.masked_fill((one == 0.0) & (other == 0.0), 1.0)  # else, in forward mode, infinity times 0
     one, other = (torch.where(vanished, y * unit, x) for x, y in zip(scaled, own, strict=True))
     return one, other
 
@@ -589,18 +609,24 @@ def _log_sides(box: Tensor, empty: Tensor) -> Tensor:
     return _sides(box * factor).masked_fill(empty, 1.0).log() - factor.log().masked_fill(empty, 0.0)
 
 
-def _direction(box: Tensor) -> tuple[Tensor, Tensor]:
+def _direction(box: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """(w, h) of a box, with a longer side of about 1, so that products neither overflow nor vanish.
 
-    From the coordinates as they are: a tiny box keeps its aspect beside a huge one. That of a point is (0, 1), with
-    zero gradient: a point has every aspect as its neighbor.
+    From the coordinates as they are, times a factor of each axis: a tiny box keeps its aspect beside a huge one. That
+    of a point is (0, 1), with zero gradient: a point has every aspect as its neighbor.
     """
     _, mask, unit = _EXPONENT[box.dtype]
     huge = _exponent_bits(box).amax((0, 1)) >= mask - 2 * unit
     sides = _sides(box * (1.0 - 0.5 * huge.to(box.dtype)))  # halved where a difference could overflow
+    sides = _in_one_unit(sides, factor)
     width, height = (sides * _reciprocal_power(_exponent_bits(sides).amax(0), box.dtype)).unbind(0)
     point = (width == 0.0) & (height == 0.0)
     return width.masked_fill(point, 0.0), height.masked_fill(point, 1.0)
+
+
+def _in_one_unit(lengths: Tensor, factor: Tensor) -> Tensor:
+    """Lengths ``(2, ...)``, each times the factor of its axis, both times the smaller factor."""
+    return lengths * (torch.minimum(*factor.unbind(0)) / factor)
 
 
 def _turn(box: Tensor) -> Tensor:

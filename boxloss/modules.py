@@ -43,7 +43,9 @@ class BoxLoss(torch.nn.Module):
         momentum: for a loss that needs the mean of 1 − I/U over all pairs (wiou, versions v2 and v3) and is not given
             ``mean``: what a batch counts beside all before it; 0.01 in the authors' code. The mean is the buffer
             ``running_mean``, 1 at first. In training mode each call takes in its finite pairs, on all ranks of a
-            process group; so every rank has to call, also one without boxes.
+            process group; so every rank has to call, also one without boxes. Without gradients, as under
+            `torch.no_grad` and `torch.inference_mode`, and under the transforms of `torch.func`, whose functions have
+            no side effects, the mean is read and stays.
         parameters: the loss's own.
 
     Raises:
@@ -98,7 +100,8 @@ class BoxLoss(torch.nn.Module):
         self.across_ranks = True  # whether the running mean is
         running = loss.running_mean is not None and "mean" not in parameters and loss.running_mean(**parameters)
         self.running_mean: Tensor | None
-        self.register_buffer("running_mean", torch.ones(()) if running else None)
+        with torch.inference_mode(False):  # what is made there could never be updated
+            self.register_buffer("running_mean", torch.ones(()) if running else None)
 
     def _placed(self, name: str, values: tuple[Any, ...]) -> TypeError:
         """The error for values given by place."""
@@ -147,7 +150,8 @@ class BoxLoss(torch.nn.Module):
 
         Args:
             weight: one factor per pair, ``(...)``.
-            avg_factor: what reduction ``"mean"`` divides the (weighted) sum by instead of the number of pairs.
+            avg_factor: what reduction ``"mean"`` divides the (weighted) sum by instead of the number of pairs. With 0
+                it is 0 where the sum is 0 too, as in a batch without positives, else infinite; without gradient.
 
         Returns:
             ``()``, or ``(...)`` with reduction ``"none"``, in the unit of the loss, times ``gain``.
@@ -163,8 +167,9 @@ class BoxLoss(torch.nn.Module):
             )
         pair = BoxPair(pred, target)
         parameters = dict(self.loss_parameters)
+        learns = self.training and torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
         if self.running_mean is not None:
-            mean = self._next_mean(pair, self.running_mean)
+            mean = self._next_mean(pair, self.running_mean) if learns else self.running_mean
             parameters["mean"] = mean.clamp(min=1e-6)  # not quite 0, however long all pairs were equal
         values = loss.values(pair, parameters)
         if self.normalize_weight:
@@ -173,14 +178,12 @@ class BoxLoss(torch.nn.Module):
             found = reduce_pairs(values, "sum", weight) / weights.masked_fill(weights == 0.0, 1.0)
         else:
             found = reduce_pairs(values, self.reduction, weight, avg_factor)
-        if self.running_mean is not None:
+        if self.running_mean is not None and learns:
             self.running_mean.copy_(mean)  # now that nothing was refused
         return self.gain * found
 
     def _next_mean(self, pair: BoxPair, before: Tensor) -> Tensor:
-        """The running mean, in training with the pair's values in it; a validation's losses need no gradient."""
-        if not (self.training and torch.is_grad_enabled()):
-            return before
+        """The running mean with the pair's values in it."""
         values = pair.iou_loss.detach()
         finite = values.isfinite()
         sums = torch.stack((values.masked_fill(~finite, 0.0).sum(), finite.sum().to(values.dtype)))

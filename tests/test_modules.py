@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 
 import pairs
 import pytest
@@ -40,6 +41,99 @@ def check_reductions(function, batch):
     factor = torch.tensor(2.5)
     assert torch.equal(function(*batch, reduction="mean", avg_factor=factor), each.sum() / 2.5)
     assert function(*batch, weight=weight.double()).dtype == torch.float32
+
+
+# -- avg_factor ------------------------------------------------------------------------------------------------------
+
+PAIRS = [([0, 0, 2, 2], [0, 0, 2, 4]), ([0, 0, 2, 2], [0, 0, 2, 4]), ([0, 0, 4, 4], [1, 1, 5, 4])]
+
+
+def averaged(variant, dtype, by, weight=None, by_formula=False):
+    """The loss of `PAIRS` and its gradient."""
+    name, parameters = variant
+    pred, target = (torch.tensor(boxes, dtype=dtype) for boxes in zip(*PAIRS, strict=True))
+    weight = None if weight is None else torch.tensor(weight, dtype=dtype)
+    pred.requires_grad_()
+    with kernels.disabled() if by_formula else torch.enable_grad():
+        value = LOSSES[name].function(pred, target, reduction="mean", weight=weight, avg_factor=by, **parameters)
+    (gradient,) = torch.autograd.grad(value, pred)
+    return value.detach(), gradient
+
+
+@pytest.mark.parametrize("by_formula", [False, True], ids=["kernel", "formula"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("variant", DEFAULTS, ids=label)
+def test_avg_factor_of_0(variant, dtype, by_formula):
+    """0 where the sum is 0, as without positives, else infinite; by every kind of 0, and without gradient."""
+    zeros = [0, 0.0, torch.tensor(0.0), torch.tensor(0), torch.tensor(0.0, dtype=torch.float64)]
+    zeros += [1e-46, 5e-324] if dtype == torch.float32 else []  # rounded
+    for by in zeros:
+        for weight, expected in (
+            (None, math.inf),
+            ([0.0, 0.0, 0.0], 0.0),
+            ([1.0, -1.0, 0.0], 0.0),
+            ([0.0, 0.0, -1.0], -math.inf),
+        ):
+            value, gradient = averaged(variant, dtype, by, weight, by_formula)
+            assert value.item() == expected
+            assert value.dtype == dtype
+            assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("variant", DEFAULTS, ids=label)
+def test_division_is_that_of_torch(variant):
+    """By numbers that are next to 0 in the dtype, and of weights that are infinite."""
+    for dtype, factors in ((torch.float32, (1e-40, 1e-45, 3, 0.1)), (torch.float64, (5e-324, 1e-310, 3, 0.1))):
+        for by in factors:
+            for weight in (None, [1.0, 1.0, 0.0], [math.inf, 1.0, 1.0], [0.0, 1.0, -math.inf]):
+                value, gradient = averaged(variant, dtype, by, weight)
+                expected, slope = averaged(variant, dtype, by, weight, by_formula=True)
+                torch.testing.assert_close(value, expected, rtol=1e-6, atol=0, equal_nan=True)
+                torch.testing.assert_close(gradient, slope, rtol=1e-5, atol=1e-6, equal_nan=True)
+                total = (averaged(variant, dtype, 1, weight, by_formula=True)[0] / by).item()
+                assert value.item() == pytest.approx(total, rel=1e-6, nan_ok=True)
+
+
+def test_avg_factor_of_0_in_a_module(batch):
+    for gain in (1.0, 2.5, -1.0):
+        module = BoxLoss("giou", gain=gain)
+        assert module(*batch, avg_factor=0) == gain * math.inf
+        assert module(*batch, torch.zeros(10), torch.tensor(0)) == 0
+    running = BoxLoss("wiou", version="v3")
+    assert running(*batch, torch.zeros(10), 0) == 0
+    assert running(*batch, avg_factor=0.0) == math.inf
+    assert BoxLoss("focal_eiou", normalize_weight=True)(*batch, torch.zeros(10)) == 0
+
+
+def test_avg_factor_of_0_under_transforms(batch):
+    pred, target = batch
+    nothing = torch.zeros(10)
+
+    def mean(pred, weight, by):
+        return iou_loss(pred, target, reduction="mean", weight=weight, avg_factor=by)
+
+    torch._dynamo.reset()
+    for run in (mean, torch.compile(mean, fullgraph=True, backend="aot_eager")):
+        for by in (torch.tensor(0.0), 0):
+            moved = pred.clone().requires_grad_()
+            value = run(moved, nothing, by)
+            value.backward()
+            assert value == 0
+            assert (moved.grad == 0).all()
+    torch._dynamo.reset()
+    factors, weights = torch.tensor([0.0, 0.0, 4.0]), torch.stack((nothing, nothing + 1, nothing + 1))
+    gradient, values = torch.func.vmap(torch.func.grad_and_value(mean), in_dims=(None, 0, 0))(pred, weights, factors)
+    torch.testing.assert_close(values, torch.tensor([0.0, math.inf, mean(pred, None, 4.0)]))
+    assert (gradient[:2] == 0).all()
+    assert gradient[2].isfinite().all()
+    assert (gradient[2] != 0).any()
+
+
+def test_a_gradient_by_avg_factor():
+    by = torch.tensor([0.0, 2.0], requires_grad=True)
+    box, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 2, 4]])
+    sum(boxloss.iou_loss(box, target, reduction="mean", avg_factor=each) for each in by).backward()
+    assert by.grad.tolist() == [0.0, -0.5 / 4]
 
 
 def test_every_loss_has_a_named_class(batch):
@@ -318,6 +412,74 @@ def test_running_mean_in_half_precision_and_in_validation(batch):
     with pytest.raises(ValueError, match="weight: expected one number per pair"):
         whole(*batch, weight=torch.ones(3))
     assert whole.running_mean == before
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_the_running_mean_stays_where_nothing_may_change(version, batch):
+    """Function transforms have no side effects, and without gradients nothing is learned; the mean is read."""
+    pred, target = batch
+    module = BoxLoss("wiou", version=version)
+    module(*batch)
+    before = module.running_mean.clone()
+    own = functools.partial(wiou_loss, version=version, mean=before.item())
+
+    def value(pred):
+        return module(pred, target)
+
+    def expected(pred):
+        return own(pred, target, reduction="mean")
+
+    for transform in (torch.func.grad, torch.func.grad_and_value, torch.func.jacfwd, torch.func.hessian):
+        # torch makes float64 of a number times a scalar in forward mode.
+        torch.testing.assert_close(transform(value)(pred), transform(expected)(pred), check_dtype=False)
+    for got, wanted in zip(*(torch.func.jvp(f, (pred,), (pred,)) for f in (value, expected)), strict=True):
+        torch.testing.assert_close(got, wanted, check_dtype=False)
+    torch.testing.assert_close(torch.func.vmap(module)(pred, target), own(pred, target))
+    per_pair = torch.func.vmap(torch.func.grad(module))(pred, target)
+    torch.testing.assert_close(per_pair, torch.func.vmap(torch.func.grad(own))(pred, target))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(value(pred), expected(pred))
+    torch.testing.assert_close(module.eval()(pred, target), expected(pred))
+    assert torch.equal(module.running_mean, before)
+
+
+def test_a_module_from_inference_mode_learns(batch):
+    with torch.inference_mode():
+        module = BoxLoss("wiou", version="v3")
+        module(*batch)
+    module(*batch)
+    assert module.running_mean < 1
+
+
+def test_running_mean_in_a_functional_call(batch):
+    """The buffer that is given takes the batch in, as that of batch normalization does, except under a transform."""
+    module, given = BoxLoss("wiou", version="v3"), torch.tensor(0.5)
+    value = torch.func.functional_call(module, {"running_mean": given}, batch)
+    assert module.running_mean == 1
+    assert given != 0.5
+    assert torch.equal(value, wiou_loss(*batch, reduction="mean", version="v3", mean=given.item()))
+    means = torch.tensor([0.5, 0.25])
+    each = torch.func.vmap(lambda mean: torch.func.functional_call(module, {"running_mean": mean}, batch))(means)
+    expected = [wiou_loss(*batch, reduction="mean", version="v3", mean=mean) for mean in means.tolist()]
+    torch.testing.assert_close(each, torch.stack(expected))
+    assert means.tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("version", [pytest.param("v2", marks=pytest.mark.slow), "v3"])
+def test_running_mean_when_compiled(version, batch):
+    pred, target = batch
+    torch._dynamo.reset()
+    plain, module = BoxLoss("wiou", version=version), BoxLoss("wiou", version=version)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(pred, target), plain(pred, target))
+        assert torch.equal(module.running_mean, plain.running_mean)
+    before = module.running_mean.clone()
+    gradient = torch.compile(torch.func.grad(lambda p: module(p, target)), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(gradient(pred), torch.func.grad(lambda p: plain(p, target))(pred))
+    assert torch.equal(module.running_mean, before)
+    torch._dynamo.reset()
 
 
 def test_a_yolo_loss_takes_the_mean_over(batch):

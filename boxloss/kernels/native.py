@@ -32,6 +32,7 @@ class Rows(ctypes.Structure):
         ("pred_gradient", c_void_p),
         ("target_gradient", c_void_p),
         ("sum", POINTER(c_double)),
+        ("infinite", POINTER(c_int)),
     )
 
 
@@ -132,9 +133,9 @@ class Library:
         values: Tensor | None = None,
         gradients: tuple[Tensor | None, Tensor | None] = (None, None),
         sum: bool = False,
-    ) -> float:
-        """Pairs row by row; the sum of the weighted values, if it is wanted."""
-        total = c_double()
+    ) -> tuple[float, bool]:
+        """Pairs row by row; the sum of the weighted values, if it is wanted, and whether all gradients are finite."""
+        total, infinite = c_double(), c_int()
         job = Rows(
             count,
             pred.data_ptr(),
@@ -146,10 +147,11 @@ class Library:
             _pointer(values),
             *map(_pointer, gradients),
             ctypes.pointer(total) if sum else None,
+            ctypes.pointer(infinite),
         )
         wide = pred.dtype == torch.float64
         self._c.boxloss_rows(kernel, wide, self.used, torch.get_num_threads(), byref(job))
-        return total.value
+        return total.value, not infinite.value
 
     def pairs(
         self,

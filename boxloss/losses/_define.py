@@ -36,7 +36,8 @@ pred: boxes ``(..., 4)`` as x1, y1, x2, y2, in any one unit of length; torchvisi
     target: boxes that pair up with ``pred``: as many axes, sizes equal or 1; in the same unit.
     reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the pairs. Of no pairs both are 0, with a graph.
     weight: one factor per pair, ``(...)``.
-    avg_factor: what ``"mean"`` divides the (weighted) sum by instead of the number of pairs."""
+    avg_factor: what ``"mean"`` divides the (weighted) sum by instead of the number of pairs. With 0 it is 0 where the
+        sum is 0 too, as in a batch without positives, else infinite; without gradient."""
 _RAISES = """\
 TypeError: not dense tensors of real numbers; an unknown parameter.
     ValueError: the shapes do not pair up; a parameter is outside its domain."""

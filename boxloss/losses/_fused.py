@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from .. import kernels
 from ..geometry import joint_shape
-from ._reduce import as_weight, divisor, reduce_pairs
+from ._reduce import as_weight, divide, divisor, reduce_pairs
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 """One value per pair of boxes."""
+
+_Gradients = tuple[Tensor | None, Tensor | None]
 
 
 def fused(
@@ -38,12 +41,12 @@ def fused(
     """
     shape = joint_shape(pred.shape[:-1], target.shape[:-1])
     weights = None if weight is None else as_weight(weight, shape, pred.dtype).contiguous()
-    by = divisor(reduction, shape.numel(), pred.dtype, avg_factor)
-    call = _Call(kernel, formula, shape, reduction, weights, float(by))
+    by = divisor(reduction, shape.numel(), pred, avg_factor)
+    call = _Call(kernel, formula, shape, reduction, weights, by)
     if torch.is_grad_enabled() and (pred.requires_grad or target.requires_grad):
         result: Tensor = _Fused.apply(call, pred, target)
         return result
-    return _forward(call, pred, target, (None, None))
+    return _values(call, pred, target) if reduction == "none" else _reduced(call, pred, target)[0]
 
 
 class _Call(NamedTuple):
@@ -54,9 +57,15 @@ class _Call(NamedTuple):
     shape: torch.Size
     reduction: str
     weight: Tensor | None
-    by: float
+    by: int | Tensor
 
-    def run(self, pred: Tensor, target: Tensor, **wanted: Any) -> float:
+    @property
+    def factor(self) -> float:
+        """Of a sum, in the loss; 0 for a division by 0, which has no gradient."""
+        by = float(self.by)
+        return 1.0 / by if by else 0.0
+
+    def run(self, pred: Tensor, target: Tensor, **wanted: Any) -> tuple[float, bool]:
         rows_pred, pred_stride = _rows(pred, self.shape)
         rows_target, target_stride = _rows(target, self.shape)
         kernel = self.kernel
@@ -73,33 +82,38 @@ class _Call(NamedTuple):
     def again(self, pred: Tensor, target: Tensor) -> Tensor:
         """By the formula."""
         value = reduce_pairs(self.formula(pred, target), "none" if self.reduction == "none" else "sum", self.weight)
-        return value / self.by if self.reduction == "mean" else value
+        return divide(value, self.by) if self.reduction == "mean" else value
 
 
-def _forward(call: _Call, pred: Tensor, target: Tensor, gradients: tuple[Tensor | None, Tensor | None]) -> Tensor:
-    if call.reduction == "none":
-        values = pred.new_empty(call.shape)
-        call.run(pred, target, weight=call.weight, values=values)
-        return values
-    total = call.run(pred, target, weight=call.weight, factor=1.0 / call.by, gradients=gradients, sum=True)
-    return torch.tensor(total / call.by, dtype=pred.dtype, device=pred.device)
+def _values(call: _Call, pred: Tensor, target: Tensor) -> Tensor:
+    values = pred.new_empty(call.shape)
+    call.run(pred, target, weight=call.weight, values=values)
+    return values
+
+
+def _reduced(call: _Call, pred: Tensor, target: Tensor, gradients: _Gradients = (None, None)) -> tuple[Tensor, bool]:
+    """The value, and whether all gradients are finite."""
+    total, finite = call.run(pred, target, weight=call.weight, factor=call.factor, gradients=gradients, sum=True)
+    return divide(torch.tensor(total, dtype=torch.float64, device=pred.device), call.by).to(pred.dtype), finite
 
 
 class _Fused(torch.autograd.Function):
     """A reduced loss computes its gradient with its value, and multiplies it in the backward pass, if by anything.
 
-    Of single values the gradient is computed when it is known what each is multiplied by.
+    Of single values the gradient is computed when it is known what each is multiplied by. Where a gradient overflows,
+    it is the formula's, which multiplies first: the product may be finite, and infinity times 0 would be NaN.
     """
 
     @staticmethod
     def forward(ctx: Any, call: _Call, pred: Tensor, target: Tensor) -> Tensor:
         ctx.call = call
         keep(ctx, pred, target)
-        ctx.gradients = None
+        ctx.gradients, ctx.finite = None, True
         if call.reduction == "none":
-            return _forward(call, pred, target, (None, None))
+            return _values(call, pred, target)
         ctx.gradients = _empty(call, pred, ctx.needs_input_grad[1:])
-        return _forward(call, pred, target, ctx.gradients)
+        value, ctx.finite = _reduced(call, pred, target, ctx.gradients)
+        return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
@@ -110,17 +124,43 @@ class _Fused(torch.autograd.Function):
         pred, target = ctx.saved_tensors
         # They are handed over once: autograd would have to copy what is kept here.
         gradients, ctx.gradients = ctx.gradients, None
+        finite = ctx.finite
         if gradients is None:
             gradients = _empty(call, pred, ctx.needs_input_grad[1:])
-            factor = grad if call.weight is None else grad * call.weight
             if call.reduction == "none":
-                call.run(pred, target, weight=factor, gradients=gradients)
+                weight = grad if call.weight is None else grad * call.weight
+                _, finite = call.run(pred, target, weight=weight, gradients=gradients)
             else:
-                call.run(pred, target, weight=call.weight, factor=grad.item() / call.by, gradients=gradients)
+                factor = grad.item() * call.factor
+                _, finite = call.run(pred, target, weight=call.weight, factor=factor, gradients=gradients)
         elif grad.item() != 1.0:
             gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in gradients)
+            finite = finite and math.isfinite(grad.item())
+        if not finite:
+            gradients = _mended(call, pred, target, grad, gradients)
         of_pred, of_target = gradients
         return None, _summed(of_pred, pred.shape), _summed(of_target, target.shape)
+
+
+def _mended(call: _Call, pred: Tensor, target: Tensor, grad: Tensor, gradients: _Gradients) -> _Gradients:
+    """Gradients of pairs, by the formula where they are not finite; those of other pairs stay to the bit."""
+    needed = [gradient is not None for gradient in gradients]
+    pred, target = (
+        boxes.detach().expand(*call.shape, 4).requires_grad_(needs)
+        for boxes, needs in zip((pred, target), needed, strict=True)
+    )
+    with torch.enable_grad():
+        value = call.again(pred, target)
+    return finite_or(gradients, gradients_of(value, pred, target, grad, needed))
+
+
+def finite_or(gradients: _Gradients, others: _Gradients) -> _Gradients:
+    """The first ones where they are finite, else the others."""
+    of_pred, of_target = (
+        None if ours is None or other is None else torch.where(ours.isfinite(), ours, other)
+        for ours, other in zip(gradients, others, strict=True)
+    )
+    return of_pred, of_target
 
 
 def keep(ctx: Any, *boxes: Tensor) -> None:
@@ -140,7 +180,7 @@ def needs_graph(grad: Tensor) -> bool:
     return torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad)
 
 
-def gradients_by_graph(ctx: Any, formula: Formula, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def gradients_by_graph(ctx: Any, formula: Formula, grad: Tensor) -> _Gradients:
     """Gradients by the two boxes that were kept, the last inputs, through a formula that autograd follows."""
     pred, target = ctx.saved_tensors
     with torch.enable_grad():
@@ -150,7 +190,7 @@ def gradients_by_graph(ctx: Any, formula: Formula, grad: Tensor) -> tuple[Tensor
 
 def gradients_of(
     value: Tensor, first: Tensor, second: Tensor, grad: Tensor, needed: Sequence[bool], *, create_graph: bool = False
-) -> tuple[Tensor | None, Tensor | None]:
+) -> _Gradients:
     """Gradients by those of two boxes that need one."""
     wanted = [boxes for boxes, needs in zip((first, second), needed, strict=True) if needs]
     found = iter(torch.autograd.grad(value, wanted, grad, create_graph=create_graph))
@@ -162,7 +202,7 @@ def _summed(gradient: Tensor | None, shape: torch.Size) -> Tensor | None:
     return gradient if gradient is None or gradient.shape == shape else gradient.sum_to_size(shape)
 
 
-def _empty(call: _Call, like: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
+def _empty(call: _Call, like: Tensor, needed: tuple[bool, ...]) -> _Gradients:
     of_pred, of_target = (like.new_empty(*call.shape, 4) if wanted else None for wanted in needed)
     return of_pred, of_target
 

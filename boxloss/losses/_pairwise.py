@@ -14,7 +14,7 @@ from ..boxes import corners_of_all, in_one_dtype, opened, to_corners
 from ..geometry import joint_shape
 from ..kernels import Kernel
 from ._define import LOSSES, Loss, LossFunction, check_own, find_loss
-from ._fused import gradients_by_graph, gradients_of, in_memory, keep, needs_graph
+from ._fused import finite_or, gradients_by_graph, gradients_of, in_memory, keep, needs_graph
 
 TILE = 1 << 16
 """Pairs computed at a time. Some 60 intermediate numbers a pair: 16 MB in float32."""
@@ -127,21 +127,26 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         if needs_graph(grad):
             return None, *gradients_by_graph(ctx, functools.partial(_every_pair, ctx.formula), grad)
-        a, b = ctx.saved_tensors
-        _, needs_a, needs_b = ctx.needs_input_grad
-        grad_a = torch.zeros_like(a) if needs_a else None
-        grad_b = torch.zeros_like(b) if needs_b else None
-        for i, j, k in _tiles(*grad.shape):
-            tile_a = a[i, j].detach().requires_grad_(needs_a)
-            tile_b = b[i, k].detach().requires_grad_(needs_b)
-            with torch.enable_grad():
-                tile = _every_pair(ctx.formula, tile_a, tile_b)
-            part_a, part_b = gradients_of(tile, tile_a, tile_b, grad[i, j, k], (needs_a, needs_b))
-            if grad_a is not None and part_a is not None:
-                grad_a[i, j] += part_a
-            if grad_b is not None and part_b is not None:
-                grad_b[i, k] += part_b
-        return None, grad_a, grad_b
+        return None, *_by_tiles(ctx, grad)
+
+
+def _by_tiles(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients by the two boxes that were kept, tile by tile."""
+    a, b = ctx.saved_tensors
+    needs_a, needs_b = ctx.needs_input_grad[-2:]
+    grad_a = torch.zeros_like(a) if needs_a else None
+    grad_b = torch.zeros_like(b) if needs_b else None
+    for i, j, k in _tiles(*grad.shape):
+        tile_a = a[i, j].detach().requires_grad_(needs_a)
+        tile_b = b[i, k].detach().requires_grad_(needs_b)
+        with torch.enable_grad():
+            tile = _every_pair(ctx.formula, tile_a, tile_b)
+        part_a, part_b = gradients_of(tile, tile_a, tile_b, grad[i, j, k], (needs_a, needs_b))
+        if grad_a is not None and part_a is not None:
+            grad_a[i, j] += part_a
+        if grad_b is not None and part_b is not None:
+            grad_b[i, k] += part_b
+    return grad_a, grad_b
 
 
 class _ByKernel(torch.autograd.Function):
@@ -169,9 +174,11 @@ class _ByKernel(torch.autograd.Function):
         for k, (upstream, of_a, of_b) in enumerate(zip(in_memory(grad), a.contiguous(), b.contiguous(), strict=True)):
             gradients = (sums_a[k], None if sums_b is None else sums_b[k])
             kernel.library.pairs(kernel.place, kernel.numbers, of_a, of_b, upstream=upstream, gradients=gradients)
-        return (
-            None,
-            None,
+        gradients = (
             sums_a.to(a.dtype) if needs_a else None,
             None if sums_b is None else sums_b.mT.to(b.dtype).contiguous(),
         )
+        if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
+            with kernels.disabled():
+                gradients = finite_or(gradients, _by_tiles(ctx, grad))  # as of single pairs
+        return None, None, *gradients

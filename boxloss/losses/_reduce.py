@@ -28,7 +28,16 @@ def reduce_pairs(
         value = value * as_weight(weight, value.shape, value.dtype)
     if reduction == "none":
         return value
-    return value.sum() / divisor(reduction, value.numel(), value.dtype, avg_factor)
+    return divide(value.sum(), divisor(reduction, value.numel(), value, avg_factor))
+
+
+def divide(total: Tensor, by: int | Tensor) -> Tensor:
+    """total / by; 0 where both are 0. A division by 0 has no gradient: it would be infinite, or NaN."""
+    if not isinstance(by, Tensor):
+        return total / by
+    zero = by == 0.0
+    beyond = (total / by).detach().masked_fill(total == 0.0, 0.0)
+    return torch.where(zero, beyond, total / by.masked_fill(zero, 1.0))
 
 
 def as_weight(weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -71,22 +80,24 @@ def as_class_weight(weight: Tensor, count: int, like: Tensor) -> Tensor:
     return weight.to(like)
 
 
-def divisor(reduction: str, count: int, dtype: torch.dtype, avg_factor: float | Tensor | None) -> float | Tensor:
-    """What a sum over pairs is divided by.
+def divisor(reduction: str, count: int, like: Tensor, avg_factor: float | Tensor | None) -> int | Tensor:
+    """What a sum over pairs is divided by: their number, or ``avg_factor`` in the dtype of their values.
 
     Raises:
-        ValueError: an ``avg_factor`` that nothing can be divided by.
+        TypeError: an ``avg_factor`` that is not a number.
+        ValueError: one that is negative or not finite, or a tensor of more than one number.
     """
     if isinstance(avg_factor, Tensor):
         if avg_factor.ndim > 0 or avg_factor.is_complex():
             found = f"a tensor {tuple(avg_factor.shape)} of {avg_factor.dtype}"
             raise ValueError(f"avg_factor: expected a number or a real tensor (), got {found}")
-        avg_factor = avg_factor.to(dtype)
+        avg_factor = avg_factor.to(like, non_blocking=True)
     elif avg_factor is not None:
         if not is_number(avg_factor):
             raise TypeError(f"avg_factor: expected a number or a real tensor (), got {avg_factor!r}")
-        if not is_finite(avg_factor) or avg_factor < 0 or (avg_factor == 0 and count > 0):
-            raise ValueError(f"avg_factor: expected a finite number > 0, got {avg_factor!r}")
+        if not is_finite(avg_factor) or avg_factor < 0:
+            raise ValueError(f"avg_factor: expected a finite number >= 0, got {avg_factor!r}")
+        avg_factor = torch.full((), float(avg_factor), dtype=like.dtype, device=like.device)
     if reduction == "sum" or count == 0:  # the sum of no pairs is 0 with a graph
-        return 1.0
+        return 1
     return count if avg_factor is None else avg_factor

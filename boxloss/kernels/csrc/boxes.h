@@ -10,14 +10,21 @@ INLINE void OP(gather)(const R *boxes, int64_t stride, int n, R *restrict column
       for (int i = 0; i < BLOCK; i++) columns[k * BLOCK + i] = i < n ? boxes[i * stride + k] : 0;
 }
 
-/* Gradients of n boxes, each times its factor, from columns into rows. */
-INLINE void OP(scatter)(const R *restrict columns, const R *restrict factors, int n, R *restrict boxes) {
+/* Gradients of n boxes, each times its factor, from columns into rows; not 0 if one is no finite number. */
+INLINE W OP(scatter)(const R *restrict columns, const R *restrict factors, int n, R *restrict boxes) {
   if (n == BLOCK)
     for (int i = 0; i < BLOCK; i++)
       for (int k = 0; k < 4; k++) boxes[i * 4 + k] = columns[k * BLOCK + i] * factors[i];
   else
     for (int i = 0; i < n; i++)
       for (int k = 0; k < 4; k++) boxes[i * 4 + k] = columns[k * BLOCK + i] * factors[i];
+  W infinite = 0;
+  for (int k = 0; k < 4; k++)
+    for (int i = 0; i < BLOCK; i++) {
+      const R gradient = columns[k * BLOCK + i] * factors[i];
+      infinite |= (W)(gradient - gradient != 0);
+    }
+  return infinite;
 }
 
 /* Pairs from first to before last, row by row. */
@@ -25,6 +32,7 @@ static double OP(rows)(const struct rows *job, kernel_f kernel, int64_t first, i
   R in[8 * BLOCK] __attribute__((aligned(64))), out[9 * BLOCK] __attribute__((aligned(64)));
   R factors[BLOCK] __attribute__((aligned(64)));
   double sums[8] = {0};
+  W infinite = 0;
   for (int i = 0; i < BLOCK; i++) factors[i] = (R)job->factor;
   for (int64_t at = first; at < last; at += BLOCK) {
     const int n = last - at < BLOCK ? (int)(last - at) : BLOCK;
@@ -43,9 +51,10 @@ static double OP(rows)(const struct rows *job, kernel_f kernel, int64_t first, i
     if (!job->pred_gradient && !job->target_gradient) continue;
     if (weight)
       for (int i = 0; i < n; i++) factors[i] = (R)job->factor * weight[i];
-    if (job->pred_gradient) OP(scatter)(out + BLOCK, factors, n, (R *)job->pred_gradient + at * 4);
-    if (job->target_gradient) OP(scatter)(out + 5 * BLOCK, factors, n, (R *)job->target_gradient + at * 4);
+    if (job->pred_gradient) infinite |= OP(scatter)(out + BLOCK, factors, n, (R *)job->pred_gradient + at * 4);
+    if (job->target_gradient) infinite |= OP(scatter)(out + 5 * BLOCK, factors, n, (R *)job->target_gradient + at * 4);
   }
+  if (infinite) *job->infinite = 1;
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 

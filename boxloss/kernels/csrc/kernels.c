@@ -35,6 +35,7 @@ struct rows {
   const double *numbers;
   void *values, *pred_gradient, *target_gradient;
   double *sum; /* of the weighted values */
+  int *infinite; /* set to 1 where a gradient is no finite number */
 };
 
 /* Every row of a with every row of b. Either values or gradients. */

@@ -1,6 +1,6 @@
 /* Made by `make kernels` from the formulas in boxloss/losses. */
 
-#define SOURCE "705fe4a3687d335d"
+#define SOURCE "efe84a2826aae04a"
 #define KERNELS(X) \
   X(l1) \
   X(l2) \
