@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import io
 import itertools
 import json
 import math
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import LOSSES, BoxLoss, Loss, __version__
 from .config import check_file, config_parser, parsed_config
 from .errors import FORESEEN
+from .files import write_any_text
 
 if TYPE_CHECKING:
     from .study import StudyConfig
@@ -38,6 +38,7 @@ LEGEND = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    write_any_text()
     parser = argparse.ArgumentParser(prog="boxloss", description="Box-regression losses for object detection.")
     parser.add_argument("--version", action="version", version=f"boxloss {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -45,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Each command has a parser of its own, that of train made of its configuration.
         commands.add_parser(name, help=summary, add_help=False, prefix_chars="\0").set_defaults(run=run)
     chosen, own = parser.parse_known_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no ρ gets its number, not a traceback
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _plain_warnings():
             chosen.run(own)

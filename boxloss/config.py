@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import nearest
 from .extras import needs
-from .files import replacing
+from .files import encoded, read_yaml, replacing
 
 Config = TypeVar("Config")
 
@@ -68,16 +68,9 @@ def check_file(path: Path, kind: type[Any]) -> None:
         FileNotFoundError: no such file.
         ValueError: it is not YAML, or not of this kind.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no configuration {path}") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder; expected a configuration, YAML. A data set goes behind --data") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a configuration, YAML. A data set goes behind --data")
+    values = read_yaml(path, "configuration")
     try:
         check_fields(values, kind)
     except ValueError as error:
@@ -117,7 +110,7 @@ def write_config(path: Path, config: Any) -> None:
     import yaml
 
     with replacing(path) as file:
-        file.write(yaml.safe_dump(as_values(config), sort_keys=False, allow_unicode=True).encode())
+        file.write(encoded(yaml.safe_dump(as_values(config), sort_keys=False, allow_unicode=True)))
 
 
 def as_values(config: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from .config import Config, read_config
 from .extras import version_of
-from .files import PARTS
+from .files import PARTS, is_used_here, make_folder, using
 
 _PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow", "ultralytics")
 
@@ -25,28 +25,65 @@ _PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow"
 def locked(folder: Path) -> Iterator[None]:
     """A folder, made if need be, in which one process at a time works, where the system has such locks.
 
+    The work of a thread may lock it again within. A folder that was made and left empty is removed.
+
     Raises:
-        ValueError: another process works in it, or it is no folder.
+        ValueError: another process works in it, or it is not a folder.
+        FolderGoneError: it was moved or deleted meanwhile.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"{folder} is a file, or in one; expected a folder: choose another with --out") from None
-    if os.name != "posix":
+    if is_used_here(folder):
         yield
         return
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    made = not folder.exists()
+    with _lock(folder):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another process is working in it") from None
-        remove_parts(folder)
+            with using(folder):
+                remove_parts(folder)
+                yield
+        finally:
+            if made:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    handle = None
+    try:
+        while handle is None:
+            try:
+                make_folder(folder)
+            except (FileExistsError, NotADirectoryError):
+                text = f"{folder} is a file, or in one; expected a folder: choose another with --out"
+                raise ValueError(text) from None
+            if os.name != "posix":
+                break
+            handle = _locked_handle(folder)
         yield
     finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked_handle(folder: Path) -> int | None:
+    """An open folder that this process has locked; None if it was removed just before that."""
+    import fcntl
+
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), os.stat(folder)):
+            return handle
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
         os.close(handle)
+        raise ValueError(f"{folder}: another process is working in it") from None
+    os.close(handle)
+    return None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -62,7 +99,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def remove_parts(folder: Path) -> None:
     """Of a process that was killed as it wrote in a folder."""
     for left in folder.glob(PARTS):
-        left.unlink(missing_ok=True)
+        if not left.is_dir():
+            left.unlink(missing_ok=True)
 
 
 def refuse_others(path: Path, config: Config, fits: Callable[[Config], bool], what: str, hint: str = "") -> None:

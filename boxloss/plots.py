@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .colors import LOSS_COLORS, MORE_COLORS
 from .extras import needs
-from .files import replacing
+from .files import FolderGoneError, check_there, replacing, visible
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,13 +38,14 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     loss, iou, ap = axes[0]
     epochs = [row["epoch"] + 1 for row in rows]
     for name in ("total", *_TERMS):
-        values = [row[name] for row in rows]
+        values = [row.get(name) for row in rows]
         if any(values):
             loss.plot(epochs, values, label=name, marker="." if len(rows) == 1 else None)
     loss.set(title="loss", yscale="log")
     loss.yaxis.set_major_formatter(LogFormatter())
     loss.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
-    loss.legend(fontsize=8)
+    if loss.lines:
+        loss.legend(fontsize=8)
     _line(iou, rows, {"iou": "positives"}, "IoU with the truth, training")
     _line(ap, rows, {"AP50": "AP50", "AP": "AP", "AP75": "AP75"}, "validation")
     for axis in axes[0]:
@@ -63,7 +66,7 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, predicted: str, *, columns:
         axis.axis("off")
     for axis, scene in zip(axes.flat, scenes, strict=False):
         axis.imshow(scene.image)
-        axis.set_title(scene.title, fontsize=8, parse_math=False)
+        axis.set_title(scene.title, fontsize=8)
         for x, y, w, h in scene.true:
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.6))
         for (x, y, w, h), text in scene.predicted:
@@ -103,11 +106,48 @@ def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def drawn(path: Path, draw: Callable[[], None]) -> bool:
+    """Draw a figure of work that is done, which one that fails does not undo: it is a warning.
+
+    Returns:
+        Whether the figure is there.
+    """
+    try:
+        draw()
+    except FolderGoneError:
+        raise
+    except Exception as error:  # matplotlib's own are of many kinds
+        check_there(path)
+        warnings.warn(f"{path} could not be drawn ({type(error).__name__}: {error})", stacklevel=2)
+        return False
+    return True
+
+
+@contextmanager
+def as_text(figure: Any) -> Iterator[None]:
+    """Draw text as it stands: nothing in it is a formula, and a letter that no font has is a box, without a word.
+
+    Labels of ticks are left alone: powers of ten are formulas, and names are given with ``parse_math=False``.
+    """
+    from matplotlib.axis import Tick
+    from matplotlib.text import Text
+
+    of_ticks = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if text not in of_ticks:
+            text.set_parse_math(False)
+            text.set_text("\n".join(map(visible, text.get_text().split("\n"))))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
 def _save(figure: Any, path: Path) -> None:
     from matplotlib import rc_context
 
     ending = path.suffix[1:].lower()
-    with rc_context({"svg.hashsalt": "boxloss"}), replacing(path) as file:  # the same figure is the same SVG
+    # The same figure is the same SVG.
+    with as_text(figure), rc_context({"svg.hashsalt": "boxloss"}), replacing(path) as file:
         figure.savefig(file, dpi=130, format=ending, metadata={"Date": None} if ending == "svg" else None)
 
 
@@ -178,7 +218,7 @@ def _pair_panels(names: Sequence[str], ordinate: str, line: str = "") -> tuple[A
     for axis in axes[len(names) :]:
         axis.remove()
     for i, (axis, name) in enumerate(zip(axes, names, strict=False)):
-        axis.set_title(name, fontsize=10, parse_math=False)
+        axis.set_title(name, fontsize=10)
         axis.set(xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
         axis.set_xticklabels(("0", ".5", "1") if i + columns >= len(names) else ())
         axis.tick_params(labelsize=9)

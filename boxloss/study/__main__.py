@@ -9,10 +9,12 @@ import threading
 from pathlib import Path
 
 from ..errors import FORESEEN
+from ..files import write_any_text
 from .trial import REFUSED, run_trial
 
 
 def main() -> int:
+    write_any_text()
     parser = argparse.ArgumentParser(prog="python -m boxloss.study", description="Run a trial of a study.")
     parser.add_argument("folder", type=Path, help="of the trial, with its config.yaml")
     parser.add_argument("--until-eof", action="store_true", help="end when the standard input does")
