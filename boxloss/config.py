@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -9,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import nearest
 from .extras import needs
-from .files import encoded, read_yaml, replacing
+from .files import read_yaml, replacing
 
 Config = TypeVar("Config")
 
@@ -106,11 +107,24 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def write_config(path: Path, config: Any) -> None:
-    """A dataclass as YAML."""
+    """A dataclass as YAML.
+
+    Raises:
+        ValueError: it holds text that YAML cannot, such as a path whose bytes are not UTF-8.
+    """
     import yaml
 
+    values = as_values(config)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    try:
+        json.dumps(values, ensure_ascii=False).encode()  # YAML writes lone surrogates, and cannot read them
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{path}: a configuration cannot hold text that is not Unicode, such as a path whose bytes are not UTF-8;"
+            f" rename it ({error})"
+        ) from None
     with replacing(path) as file:
-        file.write(encoded(yaml.safe_dump(as_values(config), sort_keys=False, allow_unicode=True)))
+        file.write(text.encode())
 
 
 def as_values(config: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,7 +127,7 @@ def drawn(path: Path, draw: Callable[[], None]) -> bool:
 def as_text(figure: Any) -> Iterator[None]:
     """Draw text as it stands: nothing in it is a formula, and a letter that no font has is a box, without a word.
 
-    Labels of ticks are left alone: powers of ten are formulas, and names are given with ``parse_math=False``.
+    Labels of ticks are left alone, since powers of ten are formulas; see `name_rows`.
     """
     from matplotlib.axis import Tick
     from matplotlib.text import Text
@@ -140,6 +140,11 @@ def as_text(figure: Any) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
+
+
+def name_rows(axis: Any, names: Collection[str]) -> None:
+    """Names at the rows 0, 1, … of a panel, as they stand."""
+    axis.set_yticks(range(len(names)), list(map(visible, names)), parse_math=False)
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -263,7 +268,7 @@ def plot_differences(differences: Mapping[str, dict[str, Any]], reference: str, 
             axis.plot((ap["low"], ap["high"]), (row, row), color=color)
         axis.plot(ap["mean"], row, "o", color=color)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(differences)), list(differences), parse_math=False)
+    name_rows(axis, differences)
     axis.set(ylim=(len(differences) - 0.4, -0.6), xlabel=f"AP – AP of {reference}")
     axis.margins(x=0.06)
     axis.grid(axis="x", alpha=0.3)

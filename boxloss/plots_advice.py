@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import replacing
-from .plots import _descent_looks, _legend_below, _save, _subplots, as_text
+from .plots import _descent_looks, _legend_below, _save, _subplots, as_text, name_rows
 
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -246,7 +246,7 @@ def _draw_scores(axis: Any, fits: Mapping[str, Any]) -> None:
         axis.barh([row + 0.26 * (k - 1) for row in rows], lengths, 0.24, color=color, label=label)
     best = [fit.best.dice for fit in fits.values()]
     axis.plot(best, [row + 0.26 for row in rows], "k|", markersize=9, label="Dice, threshold fitted")
-    axis.set_yticks(rows, list(fits), parse_math=False)
+    name_rows(axis, fits)
     axis.invert_yaxis()
     axis.set(xlim=(0, 1), title="threshold ½")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=2, fontsize=8, frameon=False)

@@ -221,7 +221,8 @@ def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
     true, predicted = images.annotations.by_image(), defaultdict(list)
     for box in found:
         if box["score"] >= _CONFIDENT:
-            predicted[box["image_id"]].append((box["bbox"], f"{names[box['category_id'] - 1]} {box['score']:.2f}"))
+            name = _shortened(names[box["category_id"] - 1])
+            predicted[box["image_id"]].append((box["bbox"], f"{name} {box['score']:.2f}"))
     return [
         Scene(
             images.pictures.open(k),
@@ -234,7 +235,7 @@ def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
 
 
 def _shortened(name: str) -> str:
-    """As long as a title may be.
+    """As long as a title or a label may be.
 
     >>> _shortened("BloodImage_00000_jpg.rf.0123456789abcdef.jpg")
     'BloodImage_00000_jp…9abcdef.jpg'
