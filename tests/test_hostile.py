@@ -15,20 +15,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 from scenes import write_data
 
 from boxloss import training
 from boxloss.cli import main
 from boxloss.config import read_config, write_config
-from boxloss.files import FolderGoneError, encoded, replacing, write_csv
+from boxloss.files import FolderGoneError, encoded, read_json, read_yaml, replacing, write_csv
 from boxloss.folders import locked
 from boxloss.plots import Scene, plot_differences, plot_scenes
 from boxloss.plots_advice import Panel, plot_panels
 from boxloss.study import StudyConfig, compare
 from boxloss.study.trial import run_trial
 from boxloss.training import Network, Report, TrainConfig, Trainer
-from boxloss.training.checkpoint import NAME, PREVIOUS
+from boxloss.training.checkpoint import NAME, PREVIOUS, load_checkpoint, save_checkpoint
 from boxloss.training.folder import read_metrics
 
 LONGEST = 120  # seconds of a command that does not hang
@@ -438,3 +439,195 @@ def test_hostile_results(made, tmp_path, capsys, kind):
     HOSTILE[kind](path)
     status, error = said(capsys, "evaluate", path, "--annotations", made / "run/val.json")
     check(status, error, path)
+
+
+@pytest.mark.parametrize("reader", [read_json, read_yaml])
+def test_readers_name_the_file_and_wait_for_nobody(tmp_path, reader):
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError, match=f"no thing {path}"):
+        reader(path, "thing")
+    os.mkfifo(path)
+    with not_for_ever(), pytest.raises(ValueError, match=f"{path} is a pipe or device; expected a file"):
+        reader(path, "thing")
+    with pytest.raises(ValueError, match=f"{tmp_path} is a folder; expected a file"):
+        reader(tmp_path, "thing")
+    path.unlink()
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=f"{path} is .*nested too deep"):
+        reader(path, "thing")
+
+
+def test_pipes_in_place_of_a_data_set(made, tmp_path, capsys):
+    for name in ("val.json", "images/train1.png"):
+        data = tmp_path / name.replace("/", "-")
+        shutil.copytree(made / "data", data)
+        pipe(data / name)
+        command = ("train", made / "run.yaml", "--data", data, "--out", tmp_path / "run")
+        status, error = said(capsys, *command)
+        assert status == 1
+        assert str(data) in error
+        assert not (tmp_path / "run").exists()
+    pipe_of_pairs = tmp_path / "pairs.csv"
+    os.mkfifo(pipe_of_pairs)
+    status, error = said(capsys, "compare", "--pairs", pipe_of_pairs, "--losses", "iou", "--out", tmp_path / "pairs")
+    assert (status, error) == (
+        1,
+        f"boxloss compare: error: {pipe_of_pairs} is a pipe or device; expected a file\n",
+    )
+
+
+def test_rows_of_metrics_are_checked_and_the_last_may_be_cut_off(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = '{"epoch": 0, "AP": null}\n'
+    message = rf"{path}, line 2: expected the numbers of an epoch.* remove the line"
+    for bad in ("5", '{"epoch": "0"}', '{"epoch": true}', '{"epoch": -1}', '{"AP": 1}', "[" * 99_999):
+        for value in (bad, '{"epoch": 0, "AP": NaN}', '{"epoch": 0, "AP": "0.5"}', '{"epoch": 0, "AP": 1e999}'):
+            path.write_text(good + value + "\n" + good)
+            with pytest.raises(ValueError, match=message):
+                read_metrics(tmp_path)
+            path.write_text(good + value)
+            assert read_metrics(tmp_path) == [{"epoch": 0, "AP": None}]
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def test_any_flipped_byte_of_a_checkpoint_is_damage(tmp_path):
+    tensor = torch.arange(50.0)
+    for step in (1, 2):
+        save_checkpoint(tmp_path, {"step": step, "weights": tensor})
+    content = (tmp_path / NAME).read_bytes()
+    for place in range(0, len(content), 7):
+        (tmp_path / NAME).write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        found, said = [], []
+        shutil.copy(tmp_path / PREVIOUS, tmp_path / "kept")
+        assert load_checkpoint(tmp_path, found.append, said.append)
+        assert (found[0]["step"], len(said)) == (1, 1), place
+        (tmp_path / f"{NAME}.damaged").unlink()
+    (tmp_path / NAME).write_bytes(content + b"x")
+    assert load_checkpoint(tmp_path, found.append, said.append)
+    assert found[-1]["step"] == 1
+
+
+def test_a_checkpoint_without_a_digest_loads(made, tmp_path, capsys):
+    """As older versions wrote it; and older versions read those of this one."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    figures = json.loads((tmp_path / "run/evaluation.json").read_text())
+    state = torch.load(tmp_path / "run" / NAME, weights_only=True)
+    torch.save(state, tmp_path / "run" / NAME)
+    (tmp_path / "run" / PREVIOUS).unlink()
+    assert said(capsys, "evaluate", tmp_path / "run") == (0, "")
+    assert json.loads((tmp_path / "run/evaluation.json").read_text()) == figures
+
+
+def changed(name, change):
+    """A checkpoint with another value of a field, or of a tensor in it."""
+
+    def act(state):
+        return state | {name: change(state[name])}
+
+    return act
+
+
+def weights_with(value):
+    def change(weights):
+        name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+        return weights | {name: value(weights[name])}
+
+    return change
+
+
+def moments_with(value):
+    def change(optimizer):
+        return optimizer | {"state": optimizer["state"] | {0: value(dict(optimizer["state"][0]))}}
+
+    return change
+
+
+def groups_with(**values):
+    return lambda optimizer: optimizer | {"param_groups": [g | values for g in optimizer["param_groups"]]}
+
+
+WRONG = {
+    "NaN in the weights": changed("model", weights_with(lambda t: t * float("nan"))),
+    "an infinite weight": changed("model", weights_with(lambda t: t / 0)),
+    "weights of another dtype": changed("model", weights_with(torch.Tensor.double)),
+    "a weight that is a number": changed("model", weights_with(lambda t: 1.0)),
+    "a weight of another shape": changed("model", weights_with(lambda t: t[:0])),
+    "a sparse weight": changed("model", weights_with(torch.Tensor.to_sparse)),
+    "weights in a list": changed("model", lambda weights: list(weights.values())),
+    "no weights": changed("model", lambda weights: {}),
+    "step true": changed("step", lambda step: True),
+    "step text": changed("step", str),
+    "step below 0": changed("step", lambda step: -1),
+    "step too large": changed("step", lambda step: 10**30),
+    "anchors text": changed("anchors", str),
+    "anchors a number": changed("anchors", lambda anchors: 5),
+    "anchors NaN": changed("anchors", lambda anchors: (((float("nan"),) * 2,),) * 2),
+    "anchors without numbers": changed("anchors", lambda anchors: ((), ())),
+    "sums a list": changed("sums", torch.Tensor.tolist),
+    "sums of another length": changed("sums", lambda sums: sums[:2]),
+    "sums NaN": changed("sums", lambda sums: sums * float("nan")),
+    "gain text": changed("gain", str),
+    "gain NaN": changed("gain", lambda gain: float("nan")),
+    "gain below 0": changed("gain", lambda gain: -1.0),
+    "optimizer a list": changed("optimizer", lambda optimizer: [optimizer]),
+    "optimizer without groups": changed("optimizer", lambda optimizer: {"state": {}}),
+    "groups a number": changed("optimizer", lambda optimizer: optimizer | {"param_groups": 3}),
+    "a group a number": changed("optimizer", lambda optimizer: optimizer | {"param_groups": [3, 3]}),
+    "lr text": changed("optimizer", groups_with(lr="0.1")),
+    "betas text": changed("optimizer", groups_with(betas="ab")),
+    "parameters of others": changed("optimizer", groups_with(params=[0])),
+    "another setting": changed("optimizer", groups_with(amsgrad=True)),
+    "a moment missing": changed("optimizer", moments_with(lambda kept: {"step": kept["step"]})),
+    "a moment NaN": changed("optimizer", moments_with(lambda kept: kept | {"exp_avg": kept["exp_avg"] * float("nan")})),
+    "a moment of another shape": changed("optimizer", moments_with(lambda kept: kept | {"exp_avg_sq": torch.ones(2)})),
+    "a moment's step text": changed("optimizer", moments_with(lambda kept: kept | {"step": "1"})),
+    "a moment a list": changed("optimizer", moments_with(lambda kept: [kept])),
+    "loss a list": changed("loss", lambda loss: [1]),
+    "loss with more": changed("loss", lambda loss: loss | {"more": torch.ones(1)}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_of_a_checkpoint_with_wrong_fields_the_previous_is_taken(made, tmp_path, capsys, wrong):
+    folder = tmp_path / "run"
+    shutil.copytree(made / "run", folder)
+    kept = (folder / "evaluation.json").read_bytes()
+    torch.save(WRONG[wrong](torch.load(folder / NAME, weights_only=True)), folder / NAME)
+    status, error = said(capsys, "train", made / "run.yaml", "--out", folder)
+    assert status == 0
+    assert error.startswith(f"warning: {folder}/{NAME} cannot be used: ")
+    assert f"going on from {folder}/{PREVIOUS}" in error
+    assert (folder / "evaluation.json").read_bytes() == kept
+
+
+def test_weights_that_are_not_numbers_are_said_at_load(made, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(made / "run", folder)
+    (folder / PREVIOUS).unlink()
+    torch.save(WRONG["NaN in the weights"](torch.load(folder / NAME, weights_only=True)), folder / NAME)
+    status, error = said(capsys, "evaluate", folder)
+    assert status == 1
+    assert "is not finite: it holds NaN or an infinity; move them away to start anew" in error
+
+
+# -- what comes of nothing --------------------------------------------------------------------------------------------
+
+
+def test_validation_without_boxes_is_said_by_train(tmp_path, capsys):
+    data = write_data(tmp_path / "data")
+    coco = json.loads((data / "val.json").read_text())
+    (data / "val.json").write_text(json.dumps(coco | {"annotations": []}))
+    write_config(tmp_path / "run.yaml", config(data))
+    status, error = said(capsys, "train", tmp_path / "run.yaml", "--out", tmp_path / "run")
+    assert status == 0
+    assert error == f"warning: {data}/val.json: no box in the validation images, so that AP is not defined\n"
+
+
+def test_a_run_without_validation_images_is_refused(made, tmp_path, capsys):
+    shutil.copytree(made / "run", tmp_path / "run")
+    coco = json.loads((tmp_path / "run/val.json").read_text())
+    (tmp_path / "run/val.json").write_text(json.dumps(coco | {"images": [], "annotations": []}))
+    status, error = said(capsys, "evaluate", tmp_path / "run")
+    assert (status, error) == (1, f"boxloss evaluate: error: {tmp_path}/run/val.json has no images\n")

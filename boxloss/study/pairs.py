@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import plots
 from .._version import __version__
 from ..boxes import as_pair
-from ..files import write_csv, write_json
+from ..files import read_text, write_csv, write_json
 from ..folders import refuse_foreign
 from ..geometry import BoxPair
 from ..losses import LOSSES
@@ -187,11 +187,9 @@ def pairs_text(figures: Mapping[str, Any]) -> str:
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Lines with their numbers; empty ones are passed over."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file of pairs {path}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
     if "\0" in text:
         raise ValueError(f"{path} is not UTF-8 text: it holds a NUL")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
