@@ -66,7 +66,12 @@ def environment() -> Environment:
 
 
 def data_url(picture: Path) -> str:
-    """A PNG or GIF file as the ``src`` of an ``<img>``, so that the page holds it."""
+    """A PNG or GIF file as the ``src`` of an ``<img>``, so that the page holds it; of one that could not be drawn none.
+
+    The reader then sees the ``alt`` text.
+    """
+    if not picture.is_file():
+        return "data:,"
     return f"data:image/{picture.suffix[1:]};base64," + base64.b64encode(picture.read_bytes()).decode()
 
 

@@ -106,21 +106,17 @@ def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def drawn(path: Path, draw: Callable[[], None]) -> bool:
-    """Draw a figure of work that is done, which one that fails does not undo: it is a warning.
-
-    Returns:
-        Whether the figure is there.
-    """
+def draw_if_possible(path: Path, draw: Callable[[Path], None]) -> None:
+    """Draw a figure of work that is done, which a failure does not undo: it is a warning, and an old figure goes."""
     try:
-        draw()
+        draw(path)
     except FolderGoneError:
         raise
     except Exception as error:  # matplotlib's own are of many kinds
         check_there(path)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
         warnings.warn(f"{path} could not be drawn ({type(error).__name__}: {error})", stacklevel=2)
-        return False
-    return True
 
 
 @contextmanager

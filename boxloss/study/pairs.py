@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -392,8 +393,9 @@ def _write(comparison: Comparison, folder: Path) -> None:
     write_csv(folder / "pairs_summary.csv", [dict(_flat(_without(row, "parameters"))) for row in figures["losses"]])
     means = {row["name"]: _steps(row["gradient"]["by_iou"]) for row in figures["losses"]}
     values, gradients = folder / "values.png", folder / "gradients.png"
-    plots.plot_pair_values(iou, {name: one.values for name, one in measured.items()}, values)
-    plots.plot_pair_gradients(iou, {name: one.norms for name, one in measured.items()}, means, gradients)
+    by_name, norms = ({name: getattr(one, what) for name, one in measured.items()} for what in ("values", "norms"))
+    plots.draw_if_possible(values, partial(plots.plot_pair_values, iou, by_name))
+    plots.draw_if_possible(gradients, partial(plots.plot_pair_gradients, iou, norms, means))
     write_page(folder / "pairs.html", "pairs.html.jinja", figures=figures, values=values, gradients=gradients)
 
 

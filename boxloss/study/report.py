@@ -12,7 +12,7 @@ from typing import Any
 from ..data import Pictures
 from ..files import read_if_whole, read_text
 from ..page import write_page
-from ..plots import Scene, drawn, plot_differences, plot_learning, plot_scenes, plot_thresholds
+from ..plots import Scene, draw_if_possible, plot_differences, plot_learning, plot_scenes, plot_thresholds
 from ..training import TrainConfig
 from ..training.folder import DETECTIONS, ENVIRONMENT, read_copy, read_detections
 from ..training.setup import sources
@@ -97,7 +97,6 @@ def _figures(
     losses: Mapping[str, Any],
     reference: str,
 ) -> dict[str, Path]:
-    """Those that could be drawn."""
     draw: dict[str, Callable[[Path], None]] = {}
     compared = tested(losses)
     if compared:
@@ -111,7 +110,9 @@ def _figures(
     for k, scenes in enumerate(_examples(folder, dataset, base, finished, list(losses)), 1):
         draw[f"example{k}"] = partial(plot_scenes, scenes, predicted="predicted", columns=_columns(len(scenes)))
     paths = {name: folder / "figures" / f"{dataset}-{name}.png" for name in draw}
-    return {name: path for name, path in paths.items() if drawn(path, partial(draw[name], path))}
+    for name, path in paths.items():
+        draw_if_possible(path, draw[name])
+    return paths
 
 
 def _examples(

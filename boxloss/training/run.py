@@ -20,7 +20,7 @@ from ..data import Annotations, Batch, CocoImages, find_source, read_sources
 from ..files import check_there, visible, write_json
 from ..folders import locked
 from ..page import aligned, fixed
-from ..plots import Scene, drawn, plot_curves, plot_scenes, require_matplotlib
+from ..plots import Scene, draw_if_possible, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
@@ -132,10 +132,10 @@ def keep_detections(
     if rows:
         add_metrics(folder, rows[-1] | {name: figures[name] for name in FIGURES})
     if pictures:
-        sheet, curves, label = folder / SHEET, folder / CURVES, f"predicted, score ≥ {_CONFIDENT}"
-        drawn(sheet, lambda: plot_scenes(scenes(images, found), sheet, label))
+        label = f"predicted, score ≥ {_CONFIDENT}"
+        draw_if_possible(folder / SHEET, lambda path: plot_scenes(scenes(images, found), path, label))
         if rows:
-            drawn(curves, lambda: plot_curves(read_metrics(folder), curves))
+            draw_if_possible(folder / CURVES, lambda path: plot_curves(read_metrics(folder), path))
     return figures
 
 
