@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import subprocess
@@ -16,16 +17,17 @@ import torch
 
 from .config import Config, read_config
 from .extras import version_of
-from .files import PARTS, is_used_here, make_folder, using
+from .files import PARTS, FolderGoneError, is_used_here, make_folder, using
 
 _PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow", "ultralytics")
+_TRIES = 100  # to lock a folder that others make and remove
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """A folder, made if need be, in which one process at a time works, where the system has such locks.
 
-    The work of a thread may lock it again within. A folder that was made and left empty is removed.
+    The work of a thread may lock it again within. Folders that were made and left empty are removed.
 
     Raises:
         ValueError: another process works in it, or it is not a folder.
@@ -34,56 +36,63 @@ def locked(folder: Path) -> Iterator[None]:
     if is_used_here(folder):
         yield
         return
-    made = not folder.exists()
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     with _lock(folder):
         try:
             with using(folder):
                 remove_parts(folder)
                 yield
+        except FolderGoneError:
+            made = []  # what is there now is another's
+            raise
         finally:
-            if made:
-                with suppress(OSError):  # it is not empty
-                    folder.rmdir()
+            with suppress(OSError):  # one is not empty
+                for one in made:
+                    one.rmdir()
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     handle = None
     try:
-        while handle is None:
+        for left in reversed(range(_TRIES)):  # each may meet a process that removes the folder it made
             try:
                 make_folder(folder)
+                handle = _locked_handle(folder) if os.name == "posix" else None
+                break
             except (FileExistsError, NotADirectoryError):
                 text = f"{folder} is a file, or in one; expected a folder: choose another with --out"
                 raise ValueError(text) from None
-            if os.name != "posix":
-                break
-            handle = _locked_handle(folder)
+            except FileNotFoundError:
+                if not left:
+                    raise
         yield
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _locked_handle(folder: Path) -> int | None:
-    """An open folder that this process has locked; None if it was removed just before that."""
+def _locked_handle(folder: Path) -> int:
+    """An open folder that this process has locked.
+
+    Raises:
+        FileNotFoundError: it was removed just before that.
+        ValueError: another process has locked it.
+    """
     import fcntl
 
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), os.stat(folder)):
-            return handle
-    except FileNotFoundError:
-        pass
+        if not os.path.samestat(os.fstat(handle), os.stat(folder)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     except BlockingIOError:
         os.close(handle)
         raise ValueError(f"{folder}: another process is working in it") from None
-    os.close(handle)
-    return None
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -289,6 +289,12 @@ def test_a_study_that_goes_away_stops(made, tmp_path, way, monkeypatch, capsys):
     assert not folder.exists()
 
 
+def replace_folder(folder):
+    folder.rmdir()
+    folder.mkdir()
+    write_csv(folder / "a.csv", [{"a": 1}])
+
+
 def test_locks_within_a_thread_are_one_and_of_others_refused(tmp_path):
     folder = tmp_path / "a" / "b"
     with locked(folder), locked(folder):
@@ -297,9 +303,12 @@ def test_locks_within_a_thread_are_one_and_of_others_refused(tmp_path):
         with replacing(folder / "c" / "d" / "file") as file:
             file.write(b"1")
     assert (folder / "c/d/file").read_bytes() == b"1"
-    with pytest.raises(KeyError), locked(tmp_path / "new"):
+    with pytest.raises(KeyError), locked(tmp_path / "new" / "inner"):
         raise KeyError
     assert not (tmp_path / "new").exists()  # nothing was left in it
+    with pytest.raises(FolderGoneError), locked(tmp_path / "new"):
+        replace_folder(tmp_path / "new")
+    assert (tmp_path / "new").exists()  # that is another's
     with locked(folder):
         shutil.rmtree(tmp_path / "a")
         with pytest.raises(FolderGoneError):
