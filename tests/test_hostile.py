@@ -233,7 +233,7 @@ class Between(Report):
 
 
 @pytest.mark.parametrize("step", [1, 3, 4])
-@pytest.mark.parametrize("way", ["renamed", "deleted", "replaced"])
+@pytest.mark.parametrize("way", ["renamed", "deleted", "replaced", "emptied"])
 def test_a_folder_that_goes_away_stops_its_run(made, tmp_path, way, step):
     folder, parent = tmp_path / "runs" / "run", tmp_path / "runs"
 
@@ -242,10 +242,18 @@ def test_a_folder_that_goes_away_stops_its_run(made, tmp_path, way, step):
         if way == "replaced":
             folder.mkdir()
 
-    trainer = Trainer(config(made / "data", epochs=2, checkpoint_seconds=0.0), folder, Between(step, act))
-    with pytest.raises(FolderGoneError, match="runs/run was moved, deleted or replaced while this command worked in"):
+    def empty():  # as by a deletion that what is written holds up
+        for path in folder.iterdir():
+            path.unlink()
+
+    trainer = Trainer(
+        config(made / "data", epochs=2, checkpoint_seconds=0.0),
+        folder,
+        Between(step, empty if way == "emptied" else act),
+    )
+    with pytest.raises(FolderGoneError, match=r"runs/run.* was (moved, )?deleted .*while this command"):
         trainer.run()
-    assert [path.name for path in parent.rglob("*")] == (["run"] if way == "replaced" else [])
+    assert [path.name for path in parent.rglob("*")] == (["run"] if way in ("replaced", "emptied") else [])
     if way == "renamed":
         assert not list((tmp_path / "moved").glob(".*"))
 

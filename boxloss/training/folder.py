@@ -11,7 +11,7 @@ from typing import Any
 from ..config import write_config
 from ..data import Annotations, ids_beside, read_annotations
 from ..data.fields import shown
-from ..files import read_if_whole, read_json, read_text, replacing, write_json
+from ..files import FolderGoneError, check_there, read_if_whole, read_json, read_text, replacing, write_json
 from ..folders import environment, refuse_others
 from .config import TrainConfig
 from .evaluate import check_detections, finite
@@ -42,6 +42,19 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
         write_config(path, config)
     read_metrics(folder)  # damage that would show later is an error now
     keep_environment(folder)
+
+
+def check_kept(folder: Path) -> None:
+    """See that a run's folder is still there and a run's, also where what deletes it was held up by what is written.
+
+    Raises:
+        FolderGoneError: it is not.
+    """
+    check_there(folder)
+    if not (folder / CONFIG).exists():
+        raise FolderGoneError(
+            f"{folder / CONFIG} was deleted while this command worked there; nothing more was written"
+        )
 
 
 def keep_environment(folder: Path) -> None:

@@ -27,14 +27,13 @@ from ..data import Batch, Draws, change_images, change_truths, collate, draw
 from ..data.fields import shown
 from ..distributed import mean_over_ranks, world_size
 from ..errors import BoxlossError
-from ..files import check_there
 from ..folders import locked
 from ..yolo import Truths, YoloTerms
 from .checkpoint import NAME, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, coco_figures, finite
 from .features import CachedFeatures, cached_features
-from .folder import add_metrics, keep_annotations, open_folder
+from .folder import add_metrics, check_kept, keep_annotations, open_folder
 from .gain import coordinate_gradient, matching_gain, multiply
 from .predict import Detect, of_outputs, predict
 from .report import Report
@@ -99,7 +98,7 @@ class Trainer:
         self._apply_gain(self.gain)
         images, boxes = len(self.data.train), len(self.data.train.sizes())
         self.report.say(f"{self.folder}: {images:,} images with {boxes:,} boxes, on {self.device}")
-        check_there(self.folder)  # TensorBoard's writer would make it anew
+        check_kept(self.folder)  # TensorBoard's writer would make it anew
         self.report.start(self.step, self.steps)
         try:
             with _interrupt_between_steps() as interrupted:
@@ -245,6 +244,7 @@ class Trainer:
             row["gain"] = self.gain
             if every and (epoch + 1) % every == 0 and not last:
                 row |= self._evaluate()
+            check_kept(self.folder)
             add_metrics(self.folder, row)
             self.report.epoch(row)
         self.sums.zero_()
@@ -289,6 +289,7 @@ class Trainer:
             return
         if not_finite(self.model.state_dict()):
             raise TrainingError(f"the weights after step {self.step} are not finite; the last good checkpoint is kept")
+        check_kept(self.folder)
         save_checkpoint(
             self.folder,
             {
