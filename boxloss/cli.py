@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import io
 import itertools
 import json
 import math
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import LOSSES, BoxLoss, Loss, __version__
-from .config import check_file, config_parser, parsed_config, yaml_values
+from .config import check_file, config_parser, parsed_config
 from .errors import FORESEEN
+from .files import read_yaml, write_any_text
 from .imports import import_installed, import_losses
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ LEGEND = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    write_any_text()
     parser = argparse.ArgumentParser(
         prog="boxloss",
         description="Box-regression losses for object detection.",
@@ -52,8 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Each command has a parser of its own, that of train made of its configuration.
         commands.add_parser(name, help=summary, add_help=False, prefix_chars="\0").set_defaults(run=run)
     chosen, own = parser.parse_known_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no ρ gets its number, not a traceback
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _plain_warnings():
             import_installed()
@@ -87,7 +86,7 @@ def _without_imports(arguments: Sequence[str]) -> list[str]:
     files = [value for option, value in itertools.pairwise(["--config", *left]) if option == "--config"]
     for file in map(Path, files):
         if file.suffix.lower() in (".yaml", ".yml") and file.is_file():
-            values = yaml_values(file)
+            values = read_yaml(file, "configuration")
             given = values.get("imports") if isinstance(values, dict) else None
             names += [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
     _named[:] = import_losses(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -9,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import nearest
 from .extras import needs
-from .files import replacing
+from .files import read_yaml, replacing
 
 Config = TypeVar("Config")
 
@@ -68,29 +69,13 @@ def check_file(path: Path, kind: type[Any]) -> None:
         FileNotFoundError: no such file.
         ValueError: it is not YAML, or not of this kind.
     """
-    values = yaml_values(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a configuration, YAML. A data set goes behind --data")
+    values = read_yaml(path, "configuration")
     try:
         check_fields(values, kind)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def yaml_values(path: Path) -> Any:
-    """What a YAML file holds, unchecked.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or not YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no configuration {path}") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder; expected a configuration, YAML. A data set goes behind --data") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
 
 
 def check_fields(values: Any, kind: type[Any], where: str = "") -> None:
@@ -122,11 +107,24 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def write_config(path: Path, config: Any) -> None:
-    """A dataclass as YAML."""
+    """A dataclass as YAML.
+
+    Raises:
+        ValueError: it holds text that YAML cannot, such as a path whose bytes are not UTF-8.
+    """
     import yaml
 
+    values = as_values(config)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    try:
+        json.dumps(values, ensure_ascii=False).encode()  # YAML writes lone surrogates, and cannot read them
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{path}: a configuration cannot hold text that is not Unicode, such as a path whose bytes are not UTF-8;"
+            f" rename it ({error})"
+        ) from None
     with replacing(path) as file:
-        file.write(yaml.safe_dump(as_values(config), sort_keys=False, allow_unicode=True).encode())
+        file.write(text.encode())
 
 
 def as_values(config: Any) -> dict[str, Any]:

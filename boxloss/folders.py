@@ -2,52 +2,98 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .config import Config, check_file, read_config, yaml_values
+from .config import Config, check_file, read_config
 from .extras import version_of
-from .files import PARTS
+from .files import PARTS, FolderGoneError, is_used_here, make_folder, read_yaml, using
 from .imports import refuse_missing
 
 _PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow", "ultralytics")
+_TRIES = 100  # to lock a folder that others make and remove
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """A folder, made if need be, in which one process at a time works, where the system has such locks.
 
+    The work of a thread may lock it again within. Folders that were made and left empty are removed.
+
     Raises:
-        ValueError: another process works in it, or it is no folder.
+        ValueError: another process works in it, or it is not a folder.
+        FolderGoneError: it was moved or deleted meanwhile.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"{folder} is a file, or in one; expected a folder: choose another with --out") from None
-    if os.name != "posix":
+    if is_used_here(folder):
         yield
         return
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    with _lock(folder):
+        try:
+            with using(folder):
+                remove_parts(folder)
+                yield
+        except FolderGoneError:
+            made = []  # what is there now is another's
+            raise
+        finally:
+            with suppress(OSError):  # one is not empty
+                for one in made:
+                    one.rmdir()
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    handle = None
+    try:
+        for left in reversed(range(_TRIES)):  # each may meet a process that removes the folder it made
+            try:
+                make_folder(folder)
+                handle = _locked_handle(folder) if os.name == "posix" else None
+                break
+            except (FileExistsError, NotADirectoryError):
+                text = f"{folder} is a file, or in one; expected a folder: choose another with --out"
+                raise ValueError(text) from None
+            except FileNotFoundError:
+                if not left:
+                    raise
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked_handle(folder: Path) -> int:
+    """An open folder that this process has locked.
+
+    Raises:
+        FileNotFoundError: it was removed just before that.
+        ValueError: another process has locked it.
+    """
     import fcntl
 
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another process is working in it") from None
-        remove_parts(folder)
-        yield
-    finally:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(handle), os.stat(folder)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    except BlockingIOError:
         os.close(handle)
+        raise ValueError(f"{folder}: another process is working in it") from None
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -63,7 +109,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 def remove_parts(folder: Path) -> None:
     """Of a process that was killed as it wrote in a folder."""
     for left in folder.glob(PARTS):
-        left.unlink(missing_ok=True)
+        if not left.is_dir():
+            left.unlink(missing_ok=True)
 
 
 def refuse_others(path: Path, config: Config, fits: Callable[[Config], bool], what: str, hint: str = "") -> None:
@@ -88,7 +135,7 @@ def read_recorded(path: Path, kind: type[Config]) -> Config:
         ValueError: something is not imported, or has changed; or as `read_config`.
     """
     check_file(path, kind)
-    values = yaml_values(path)
+    values = read_yaml(path, "configuration")
     recorded = values.get("imports") if isinstance(values, dict) else None
     refuse_missing([entry for entry in recorded or () if isinstance(entry, str)], path.parent)
     return read_config(path, kind)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .extras import needs
-from .files import replacing
+from .files import encoded, replacing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,7 +39,7 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     """
     text = environment().get_template(template).render(version=__version__, **content)
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(encoded(text))
 
 
 def environment() -> Environment:
@@ -66,7 +66,12 @@ def environment() -> Environment:
 
 
 def data_url(picture: Path) -> str:
-    """A PNG or GIF file as the ``src`` of an ``<img>``, so that the page holds it."""
+    """A PNG or GIF file as the ``src`` of an ``<img>``, so that the page holds it; of one that could not be drawn none.
+
+    The reader then sees the ``alt`` text.
+    """
+    if not picture.is_file():
+        return "data:,"
     return f"data:image/{picture.suffix[1:]};base64," + base64.b64encode(picture.read_bytes()).decode()
 
 

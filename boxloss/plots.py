@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .colors import LOSS_COLORS, MORE_COLORS
 from .extras import needs
-from .files import replacing
+from .files import FolderGoneError, check_there, replacing, visible
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,13 +41,14 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     loss, iou, ap = axes[0]
     epochs = [row["epoch"] + 1 for row in rows]
     for name in ("total", *_TERMS):
-        values = [row[name] for row in rows]
+        values = [row.get(name) for row in rows]
         if any(values):
             loss.plot(epochs, values, label=name, marker="." if len(rows) == 1 else None)
     loss.set(title="loss", yscale="log")
     loss.yaxis.set_major_formatter(LogFormatter())
     loss.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
-    loss.legend(fontsize=8)
+    if loss.lines:
+        loss.legend(fontsize=8)
     _line(iou, rows, {"iou": "positives"}, "IoU with the truth, training")
     _line(ap, rows, {"AP50": "AP50", "AP": "AP", "AP75": "AP75"}, "validation")
     for axis in axes[0]:
@@ -66,7 +69,7 @@ def plot_scenes(scenes: Sequence[Scene], path: Path, predicted: str, *, columns:
         axis.axis("off")
     for axis, scene in zip(axes.flat, scenes, strict=False):
         axis.imshow(scene.image, extent=(0, scene.size[0], scene.size[1], 0))
-        axis.set_title(scene.title, fontsize=8, parse_math=False)
+        axis.set_title(scene.title, fontsize=8)
         for x, y, w, h in scene.true:
             axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=TRUE, linewidth=1.6))
         for (x, y, w, h), text in scene.predicted:
@@ -106,11 +109,49 @@ def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def draw_if_possible(path: Path, draw: Callable[[Path], None]) -> None:
+    """Draw a figure of work that is done, which a failure does not undo: it is a warning, and an old figure goes."""
+    try:
+        draw(path)
+    except FolderGoneError:
+        raise
+    except Exception as error:  # matplotlib's own are of many kinds
+        check_there(path)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+        warnings.warn(f"{path} could not be drawn ({type(error).__name__}: {error})", stacklevel=2)
+
+
+@contextmanager
+def as_text(figure: Any) -> Iterator[None]:
+    """Draw text as it stands: nothing in it is a formula, and a letter that no font has is a box, without a word.
+
+    Labels of ticks are left alone, since powers of ten are formulas; see `name_rows`.
+    """
+    from matplotlib.axis import Tick
+    from matplotlib.text import Text
+
+    of_ticks = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if text not in of_ticks:
+            text.set_parse_math(False)
+            text.set_text("\n".join(map(visible, text.get_text().split("\n"))))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
+def name_rows(axis: Any, names: Collection[str]) -> None:
+    """Names at the rows 0, 1, … of a panel, as they stand."""
+    axis.set_yticks(range(len(names)), list(map(visible, names)), parse_math=False)
+
+
 def _save(figure: Any, path: Path) -> None:
     from matplotlib import rc_context
 
     ending = path.suffix[1:].lower()
-    with rc_context({"svg.hashsalt": "boxloss"}), replacing(path) as file:  # the same figure is the same SVG
+    # The same figure is the same SVG.
+    with as_text(figure), rc_context({"svg.hashsalt": "boxloss"}), replacing(path) as file:
         figure.savefig(file, dpi=130, format=ending, metadata={"Date": None} if ending == "svg" else None)
 
 
@@ -181,7 +222,7 @@ def _pair_panels(names: Sequence[str], ordinate: str, line: str = "") -> tuple[A
     for axis in axes[len(names) :]:
         axis.remove()
     for i, (axis, name) in enumerate(zip(axes, names, strict=False)):
-        axis.set_title(name, fontsize=10, parse_math=False)
+        axis.set_title(name, fontsize=10)
         axis.set(xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
         axis.set_xticklabels(("0", ".5", "1") if i + columns >= len(names) else ())
         axis.tick_params(labelsize=9)
@@ -226,7 +267,7 @@ def plot_differences(differences: Mapping[str, dict[str, Any]], reference: str, 
             axis.plot((ap["low"], ap["high"]), (row, row), color=color)
         axis.plot(ap["mean"], row, "o", color=color)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(differences)), list(differences), parse_math=False)
+    name_rows(axis, differences)
     axis.set(ylim=(len(differences) - 0.4, -0.6), xlabel=f"AP – AP of {reference}")
     axis.margins(x=0.06)
     axis.grid(axis="x", alpha=0.3)

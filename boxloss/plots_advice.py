@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import replacing
-from .plots import _descent_looks, _legend_below, _save, _subplots
+from .plots import _descent_looks, _legend_below, _save, _subplots, as_text, name_rows
 
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -52,7 +52,7 @@ def plot_panels(panels: Sequence[Panel], path: Path) -> None:
 def _draw_panel(axis: Any, panel: Panel, looks: Mapping[str, dict[str, Any]]) -> None:
     for name, (x, y) in panel.lines.items():
         axis.plot(x, y, label=name, linewidth=1.6, **looks[name])
-    axis.set_title(panel.title, fontsize=10, parse_math=False)
+    axis.set_title(panel.title, fontsize=10)
     axis.set(xlabel=panel.abscissa, ylabel=panel.ordinate)
     axis.margins(x=0)
     axis.grid(alpha=0.3)
@@ -96,7 +96,7 @@ def plot_maps(maps: Sequence[Map], abscissa: str, ordinate: str, meaning: str, p
     norm = BoundaryNorm(bounds, 256, extend="both")
     for axis, one in zip(axes[0], maps, strict=True):
         drawn = axis.pcolormesh(one.x, one.y, one.value, norm=norm, cmap="RdBu_r", rasterized=True)
-        axis.set_title(one.title, fontsize=10, parse_math=False)
+        axis.set_title(one.title, fontsize=10)
         axis.set(xlabel=abscissa, aspect="equal")
     axes[0, 0].set_ylabel(ordinate)
     bar = figure.colorbar(drawn, ax=list(axes[0]), label=meaning)
@@ -134,7 +134,7 @@ def plot_fields(fields: Mapping[str, Mapping[str, Any]], axes_of: Mapping[str, t
             axis.set_box_aspect(1)
             axis.tick_params(labelsize=8)
             if case == next(iter(fields)):
-                axis.set_title(loss, fontsize=10, parse_math=False)
+                axis.set_title(loss, fontsize=10)
             axis.set_xlabel(names[0], fontsize=9, labelpad=0)
         row[0].set_ylabel(f"{case}\n\n{names[1]}", fontsize=9)
     bar = figure.colorbar(drawn, ax=axes, shrink=min(1, 1.6 / len(fields)), aspect=30, label="length of the gradient")
@@ -199,7 +199,7 @@ def plot_landscapes(panels: Sequence[Panel], maps: Mapping[str, Any], path: Path
     _legend_below(above, *tops)
     axes = list(below.subplots(rows, columns, squeeze=False).flat)
     for axis, (loss, one) in zip(axes, maps.items(), strict=False):
-        axis.set_title(loss, fontsize=10, parse_math=False)
+        axis.set_title(loss, fontsize=10)
         axis.tick_params(labelsize=8)
         if one.value.min() == one.value.max():
             axis.set(xlim=one.x[[0, -1]], ylim=one.y[[0, -1]])
@@ -246,7 +246,7 @@ def _draw_scores(axis: Any, fits: Mapping[str, Any]) -> None:
         axis.barh([row + 0.26 * (k - 1) for row in rows], lengths, 0.24, color=color, label=label)
     best = [fit.best.dice for fit in fits.values()]
     axis.plot(best, [row + 0.26 for row in rows], "k|", markersize=9, label="Dice, threshold fitted")
-    axis.set_yticks(rows, list(fits))
+    name_rows(axis, fits)
     axis.invert_yaxis()
     axis.set(xlim=(0, 1), title="threshold ½")
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=2, fontsize=8, frameon=False)
@@ -262,7 +262,8 @@ def _save_small(figure: Any, path: Path) -> None:
         return _save(figure, path)
     figure.set_dpi(130)
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
+    with as_text(figure):
+        canvas.draw()
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     with replacing(path) as file:
         picture.quantize(128, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
@@ -52,3 +55,14 @@ def write_data(folder, train=12, val=4):
     write_part(folder, "train", train, seed=1)
     write_part(folder, "val", val, seed=2)
     return folder
+
+
+@contextmanager
+def locked_elsewhere(folder):
+    """As if another process worked in a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

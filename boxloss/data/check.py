@@ -323,12 +323,12 @@ def _nothing(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rest(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that JSON can hold: it has no NaN and no infinity."""
+    """The fields that JSON can hold: it has no NaN and no infinity, and ends somewhere."""
     found = {}
     for key, value in record.items():
         try:
             json.dumps(value, allow_nan=False)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         found[key] = value
     return found

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
+from ..files import check_is_file
 from .annotations import Annotations
 from .check import UPRIGHT
 from .fields import counted, named
@@ -55,6 +56,7 @@ class Header(NamedTuple):
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
+        check_is_file(path)
         with Image.open(path) as image:
             yield image
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import read_bytes, read_text
 from .check import Raw
 from .fields import counted, named, number, shown, switch, whole
 from .pictures import headers
@@ -48,11 +49,7 @@ def voc_pictures(folder: Path) -> Path:
 
 def listed_names(listing: Path) -> tuple[str, ...]:
     """The lines of a text file of ``ImageSets/Main``."""
-    try:
-        lines = listing.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{listing} is not UTF-8 text: {error}") from None
-    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return tuple(dict.fromkeys(line.strip() for line in read_text(listing).splitlines() if line.strip()))
 
 
 def read_voc(part: VocPart, origin: int) -> Raw:
@@ -139,8 +136,9 @@ def _names(tree: ET.Element) -> set[str]:
 
 def _tree(path: Path) -> ET.Element:
     parser = ET.XMLParser(target=_PlainTree())
+    content = read_bytes(path)
     try:
-        parser.feed(path.read_bytes())
+        parser.feed(content)
         tree = parser.close()
     except (ET.ParseError, ValueError, LookupError, RecursionError) as error:  # LookupError: an unknown encoding
         raise ValueError(f"{path} cannot be read as XML: {error}") from None

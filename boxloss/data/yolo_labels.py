@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..extras import needs
+from ..files import read_text
+from ..files import read_yaml as read_plain_yaml
 from .check import Raw
 from .fields import counted, named, number, shown, whole
 from .pictures import headers
@@ -43,7 +44,7 @@ class YoloYaml:
 def is_yolo(path: Path) -> bool:
     """Whether a YAML file describes a data set, or fails to."""
     try:
-        values = _yaml(path)
+        values = read_plain_yaml(path, "data set")
     except ValueError:
         return path.stem == "data"
     return isinstance(values, dict) and not values.keys().isdisjoint(("names", "nc"))
@@ -56,7 +57,7 @@ def read_yaml(path: Path) -> YoloYaml:
         FileNotFoundError: no such file.
         ValueError: not YAML, a field of the wrong kind, or an address on the network, from which nothing is fetched.
     """
-    values = _yaml(path)
+    values = read_plain_yaml(path, "data set")
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected the fields path, train, val and names, got {shown(values)}")
     fields = {"train": "train", "val": "val" if values.get("val") else "validation", "test": "test"}
@@ -77,7 +78,7 @@ def read_names(path: Path) -> YoloYaml:
     Raises:
         FileNotFoundError, ValueError: no such file, or no names in it.
     """
-    lines = [line.strip() for line in _text(path).splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     names = dict(enumerate(line for line in lines if line))
     if not names:
         raise ValueError(f"{path}: expected the names of the classes, one a line")
@@ -89,24 +90,6 @@ def read_names(path: Path) -> YoloYaml:
 def read_data_set(path: Path) -> YoloYaml:
     """A ``data.yaml``, or a file of names."""
     return read_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else read_names(path)
-
-
-def _yaml(path: Path) -> Any:
-    with needs("study", "a data set with a data.yaml"):
-        import yaml
-
-    class Plain(yaml.SafeLoader):
-        """Without merge keys (<<), of which a few lines can hold more than any memory."""
-
-        def flatten_mapping(self, node: Any) -> None:
-            pass
-
-    try:
-        return yaml.load(path.read_bytes(), Plain)
-    except OSError:
-        raise
-    except Exception as error:  # a bad file fails in many ways: YAML's own, bad dates and numbers, bytes, depth
-        raise ValueError(f"{path} is not YAML: {error or type(error).__name__}") from None
 
 
 def _strings(path: Path, field: str, value: Any) -> list[str]:
@@ -200,7 +183,7 @@ def _pictures_of(data: YoloYaml, place: Path) -> list[Path]:
         return files_in(place, PICTURES)
     if place.suffix.lower() in PICTURES:
         raise ValueError(f"{data.path}: {place} is a picture; expected a folder, or a text file that lists pictures")
-    lines = [line.strip() for line in _text(place).splitlines()]
+    lines = [line.strip() for line in read_text(place).splitlines()]
     return [_listed(data, place, line) for line in lines if line]
 
 
@@ -210,13 +193,6 @@ def _listed(data: YoloYaml, listing: Path, line: str) -> Path:
     lines = dict.fromkeys((line, line.replace("\\", "/")))
     tried = [folder / text for text in lines for folder in (listing.parent, *data.roots, Path.cwd())]
     return next((path for path in tried if is_file(path)), tried[0])
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------
@@ -295,7 +271,7 @@ def _unlabelled(data: YoloYaml, part: str, labels: Sequence[Path]) -> int:
 def _lines(data: YoloYaml, label: Path) -> Iterator[tuple[str, int, list[float]]]:
     """Of each box: where it stands, its class, and the numbers after it, in shares of the picture."""
     try:
-        text = _text(label)
+        text = read_text(label)
     except FileNotFoundError:
         return
     short = Path(os.path.relpath(label, data.path.absolute().parent)).as_posix()

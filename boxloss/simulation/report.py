@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..losses import LOSSES
 from ..page import fixed, number, write_page
-from ..plots import Walk, animate_walks, plot_descents, plot_groups, plot_shares, plot_surfaces
+from ..plots import Walk, animate_walks, draw_if_possible, plot_descents, plot_groups, plot_shares, plot_surfaces
 from .cases import CENTER, PER_CENTER, RADIUS
 from .config import Descent, SimulationConfig
 from .descent import FARTHEST, LEVELS, UNIT, steps
@@ -57,9 +58,9 @@ def write_report(
         figures[f"surface-{rule}"] = folder / FIGURES / f"surface-{rule}.png"
         shown = torch.linspace(0, len(at) - 1, min(len(at), _MOST_DRAWN)).long()
         errors = {loss: finals[Descent(rule, loss)][shown].numpy() * (UNIT / PER_CENTER) for loss in of_rule}
-        plot_surfaces(at[shown].numpy(), errors, CENTER, figures[f"surface-{rule}"])
+        draw_if_possible(figures[f"surface-{rule}"], partial(plot_surfaces, at[shown].numpy(), errors, CENTER))
         figures[f"walks-{rule}"] = folder / FIGURES / f"walks-{rule}.gif"
-        animate_walks(_walks(config, rule, list(of_rule)), figures[f"walks-{rule}"])
+        draw_if_possible(figures[f"walks-{rule}"], partial(animate_walks, _walks(config, rule, list(of_rule))))
     write_page(
         folder / REPORT,
         "simulation.html.jinja",
@@ -87,13 +88,13 @@ def _figures(folder: Path, cases: int, by_rule: Mapping[str, Mapping[str, Any]])
         ]
 
     paths = {name: folder / f"{name}.png" for name in ("errors", "shares", "groups")}
-    plot_descents(each(lambda descent: descent["error"]), cases, paths["errors"])
-    plot_shares(each(lambda descent: descent["shares"]), LEVELS, paths["shares"])
+    draw_if_possible(paths["errors"], partial(plot_descents, each(lambda descent: descent["error"]), cases))
+    draw_if_possible(paths["shares"], partial(plot_shares, each(lambda descent: descent["shares"]), LEVELS))
     titles = {name: f"{name} of the anchor" for name in GROUPS} | {
         "start": "at the start",
         "target aspect": "aspect of the target",
     }
-    plot_groups({titles[name]: each(of_group(name)) for name in GROUPS}, paths["groups"])
+    draw_if_possible(paths["groups"], partial(plot_groups, {titles[name]: each(of_group(name)) for name in GROUPS}))
     return paths
 
 

@@ -9,11 +9,13 @@ import threading
 from pathlib import Path
 
 from ..errors import FORESEEN
+from ..files import write_any_text
 from ..imports import import_installed, import_losses
 from .trial import REFUSED, run_trial
 
 
 def main() -> int:
+    write_any_text()
     parser = argparse.ArgumentParser(prog="python -m boxloss.study", description="Run a trial of a study.")
     parser.add_argument("folder", type=Path, help="of the trial, with its config.yaml")
     parser.add_argument("--import", dest="imports", metavar="FILE.py|MODULE", action="append", default=[])

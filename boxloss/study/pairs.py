@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from .. import plots
 from .._version import __version__
 from ..boxes import as_pair
-from ..files import write_csv, write_json
+from ..files import read_text, write_csv, write_json
 from ..folders import refuse_foreign
 from ..geometry import BoxPair
 from ..losses import LOSSES
@@ -187,11 +188,9 @@ def pairs_text(figures: Mapping[str, Any]) -> str:
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Lines with their numbers; empty ones are passed over."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file of pairs {path}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
     if "\0" in text:
         raise ValueError(f"{path} is not UTF-8 text: it holds a NUL")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -395,8 +394,9 @@ def _write(comparison: Comparison, folder: Path) -> None:
     write_csv(folder / "pairs_summary.csv", [dict(_flat(_without(row, "parameters"))) for row in figures["losses"]])
     means = {row["name"]: _steps(row["gradient"]["by_iou"]) for row in figures["losses"]}
     values, gradients = folder / "values.png", folder / "gradients.png"
-    plots.plot_pair_values(iou, {name: one.values for name, one in measured.items()}, values)
-    plots.plot_pair_gradients(iou, {name: one.norms for name, one in measured.items()}, means, gradients)
+    by_name, norms = ({name: getattr(one, what) for name, one in measured.items()} for what in ("values", "norms"))
+    plots.draw_if_possible(values, partial(plots.plot_pair_values, iou, by_name))
+    plots.draw_if_possible(gradients, partial(plots.plot_pair_gradients, iou, norms, means))
     write_page(folder / "pairs.html", "pairs.html.jinja", figures=figures, values=values, gradients=gradients)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ..data import Pictures
-from ..files import read_if_whole, read_json
+from ..files import read_if_whole, read_text
 from ..page import write_page
-from ..plots import Scene, plot_differences, plot_learning, plot_scenes, plot_thresholds
+from ..plots import Scene, draw_if_possible, plot_differences, plot_learning, plot_scenes, plot_thresholds
 from ..training import TrainConfig
-from ..training.folder import DETECTIONS, ENVIRONMENT, read_copy
+from ..training.folder import DETECTIONS, ENVIRONMENT, read_copy, read_detections
 from ..training.setup import sources
 from .config import StudyConfig
 from .folder import REPORT, STUDY, Finished, data_folder, trial_folder
@@ -53,9 +54,9 @@ def write_report(folder: Path, config: StudyConfig, finished: Sequence[Finished]
         sections=sections,
         metrics=METRICS,
         seeds=config.seed_list,
-        environment=read_json(folder / ENVIRONMENT, "environment"),
+        environment=_environment(folder),
         mixed=_mixed_environments(folder, finished),
-        study=(folder / STUDY).read_text(),
+        study=read_text(folder / STUDY),
         folder=folder,
     )
 
@@ -64,12 +65,28 @@ def _mixed_environments(folder: Path, finished: Sequence[Finished]) -> dict[str,
     """What was not the same for all trials, such as the version of a package, and what it was."""
     found: dict[str, set[str]] = defaultdict(set)
     for trial, _ in finished:
-        environment = read_if_whole(trial_folder(folder, trial) / ENVIRONMENT) or {}
+        environment = _environment(trial_folder(folder, trial))
         for name in ("python", "commit", "platform", "gpu"):
             found[name].add(str(environment.get(name)))
-        for name, version in environment.get("packages", {}).items():
+        for name, version in environment["packages"].items():
             found[name].add(str(version))
     return {name: sorted(values) for name, values in found.items() if len(values) > 1}
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    """What a folder says it was made with; None for what it does not say, or not as text and numbers."""
+    found = read_if_whole(folder / ENVIRONMENT)
+    known = found if isinstance(found, dict) else {}
+    packages, command = known.get("packages"), known.get("command")
+    return {
+        **{name: _plain(known.get(name)) for name in ("python", "commit", "platform", "gpu", "cores")},
+        "packages": {name: _plain(version) for name, version in packages.items()} if isinstance(packages, dict) else {},
+        "command": [_plain(word) for word in command] if isinstance(command, list) else [],
+    }
+
+
+def _plain(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int) else None
 
 
 def _figures(
@@ -80,20 +97,21 @@ def _figures(
     losses: Mapping[str, Any],
     reference: str,
 ) -> dict[str, Path]:
-    paths = {name: folder / "figures" / f"{dataset}-{name}.png" for name in ("differences", "learning", "thresholds")}
+    draw: dict[str, Callable[[Path], None]] = {}
     compared = tested(losses)
     if compared:
-        plot_differences(compared, reference, paths["differences"])
-    else:
-        del paths["differences"]
+        draw["differences"] = partial(plot_differences, compared, reference)
     curves: dict[str, list[Any]] = {name: [] for name in losses}
     for trial, result in finished:
         curves[trial.loss].append(result["curve"])
-    plot_learning(curves, paths["learning"])
-    plot_thresholds({name: figures["thresholds"] for name, figures in losses.items()}, reference, paths["thresholds"])
+    thresholds = {name: figures["thresholds"] for name, figures in losses.items()}
+    draw["learning"] = partial(plot_learning, curves)
+    draw["thresholds"] = partial(plot_thresholds, thresholds, reference)
     for k, scenes in enumerate(_examples(folder, dataset, base, finished, list(losses)), 1):
-        paths[f"example{k}"] = folder / "figures" / f"{dataset}-example{k}.png"
-        plot_scenes(scenes, paths[f"example{k}"], "predicted", columns=_columns(len(scenes)))
+        draw[f"example{k}"] = partial(plot_scenes, scenes, predicted="predicted", columns=_columns(len(scenes)))
+    paths = {name: folder / "figures" / f"{dataset}-{name}.png" for name in draw}
+    for name, path in paths.items():
+        draw_if_possible(path, draw[name])
     return paths
 
 
@@ -105,15 +123,14 @@ def _examples(
     boxes, records = annotations.by_image(), annotations.coco["images"]
     try:
         pictures = Pictures(records, sources(base)[1].folder_of(records[0]["file_name"]), annotations.path)
-    except (FileNotFoundError, ValueError):  # the data may be gone, or others, when the trials are done
+    except (OSError, ValueError):  # the data may be gone, or others, when the trials are done
         return []
     shown = [k for k, record in enumerate(records) if boxes[record["id"]]]
     shown = shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES]
     found = {}
     for trial, _ in finished:
         if trial.loss not in found:
-            detections = read_json(trial_folder(folder, trial) / DETECTIONS, "detections")
-            found[trial.loss] = _by_image(annotations.with_numbers(detections))
+            found[trial.loss] = _by_image(read_detections(trial_folder(folder, trial) / DETECTIONS, annotations))
     rows = []
     for k in shown:
         picture, number = pictures.preview(k), records[k]["id"]

@@ -12,7 +12,7 @@ from .. import page
 from ..config import write_config
 from ..errors import BoxlossError
 from ..extras import needs
-from ..files import read_if_whole, write_csv, write_json
+from ..files import check_there, read_if_whole, write_csv, write_json
 from ..folders import environment, locked
 from ..imports import copied, import_losses, is_importable, refuse_what_others_cannot
 from ..losses import LOSSES
@@ -20,7 +20,7 @@ from ..plots import require_matplotlib
 from ..training import Report, TrainConfig
 from ..training.features import cached_features
 from ..training.folder import CONFIG, ENVIRONMENT, TRAIN, VAL, missing_annotations
-from ..training.setup import find_device, make_grid, make_model, read_data
+from ..training.setup import find_device, make_grid, make_model, read_data, without_boxes
 from .config import StudyConfig, Trial
 from .detectors import DetectorConfig, check_detector
 from .executors import Executor, Local
@@ -144,8 +144,8 @@ def _check(base: TrainConfig, kept: Path, here: bool) -> list[tuple[Path, Any]]:
     data = read_data(base, progress)
     report.say(data.about)
     missing = missing_annotations(kept, data)
-    if not len(data.val.sizes()):
-        raise ValueError(f"{data.val.annotations.path}: no box in the validation images, so that AP is not defined")
+    if text := without_boxes(data.val):
+        raise ValueError(text)
     if isinstance(base, DetectorConfig):
         check_detector(base, data.train)
         return missing
@@ -171,6 +171,7 @@ def run_trials(
     with tqdm(total=total, initial=total - len(left), desc="trials", unit="trial", disable=None) as bar:
         more = (imports,) if imports else ()  # an executor of one's own need not know them
         for done, (where, failure) in enumerate(executor.run(list(by_folder), threads, *more), 1):
+            check_there(folder)
             trial = by_folder[where]
             result = result_of(folder, trial)
             if result is None:

@@ -268,7 +268,7 @@ def _dataset(losses: Mapping[str, Mapping[int, Matches]], reference: str, replic
         "losses": {
             loss: {
                 "seeds": ours.seeds,
-                "metrics": {name: _within_1(one) for name, one in _metrics(ours.figures, images).items()},
+                "metrics": _metrics(ours.figures, images, least=0.0),
                 "thresholds": ours.thresholds,
                 "difference": None if loss == reference else _difference(ours, trials[reference], images),
             }
@@ -287,26 +287,20 @@ def _trials(by_seed: Mapping[int, Matches], weights: Whole) -> _Trials:
     return _Trials(sorted(by_seed), figures, [_plain(curve.mean()) for curve in curves.T])
 
 
-def _metrics(figures: Mapping[str, Floats], images: int) -> dict[str, Any]:
-    return {metric: _summary(rows[0], rows[1:], images) for metric, rows in figures.items()}
+def _metrics(figures: Mapping[str, Floats], images: int, least: float) -> dict[str, Any]:
+    """Of figures between ``least`` and 1, beyond which no interval reaches."""
+    return {metric: _summary(rows[0], rows[1:], images, least) for metric, rows in figures.items()}
 
 
-def _summary(values: Floats, replicates: Floats, images: int) -> dict[str, Any]:
+def _summary(values: Floats, replicates: Floats, images: int, least: float) -> dict[str, Any]:
     found = interval(values, replicates, images)
     return {
         "mean": _plain(values.mean()) if len(values) else None,
-        "low": found and found.low,
-        "high": found and found.high,
+        "low": found and max(found.low, least),
+        "high": found and min(found.high, 1.0),
         "left_out": found and found.left_out,
         "values": list(map(_plain, values)),
     }
-
-
-def _within_1(found: dict[str, Any]) -> dict[str, Any]:
-    """An interval of what is a share of 1, without what it cannot be."""
-    if found["low"] is None:
-        return found
-    return found | {"low": max(found["low"], 0.0), "high": min(found["high"], 1.0)}
 
 
 def _difference(ours: _Trials, theirs: _Trials, images: int) -> dict[str, Any]:
@@ -317,7 +311,7 @@ def _difference(ours: _Trials, theirs: _Trials, images: int) -> dict[str, Any]:
     known = bool(seeds) and not np.isnan(by_seed).any()
     return {
         "seeds": seeds,
-        "metrics": _metrics(figures, images),
+        "metrics": _metrics(figures, images, least=-1.0),
         "p": sign_flip(by_seed.tolist()) if known else None,
         "p_holm": None,
         "smallest_p": smallest_p(len(seeds), 1) if known else None,

@@ -11,7 +11,7 @@ from typing import Any
 from ..config import as_values
 from ..files import read_json
 from ..page import aligned, fixed, listed, number, signed
-from ..training.folder import DETECTIONS, TRAIN, read_copy
+from ..training.folder import DETECTIONS, TRAIN, read_copy, read_detections
 from .config import Entrant, StudyConfig
 from .detectors import OWN
 from .folder import Finished, data_folder, trial_folder
@@ -35,19 +35,22 @@ def summarize(
     """
     bases = config.bases()
     truths = {name: read_copy(data_folder(folder, name)) for name in bases}
-    trained = {name: read_json(data_folder(folder, name) / TRAIN, "annotations") for name in bases}
+    trained = {name: _count(data_folder(folder, name) / TRAIN) for name in bases}
     matches: dict[str, dict[str, dict[int, Any]]] = {
         name: {entrant.called: {} for entrant in config.entrants} for name in bases
     }
     gains: dict[tuple[str, str], list[float]] = defaultdict(list)
     for trial, result in finished:
-        found = read_json(trial_folder(folder, trial) / DETECTIONS, "detections")
-        truth = truths[trial.dataset]
-        matches[trial.dataset][trial.loss][trial.seed] = match(truth.coco, truth.with_numbers(found))
+        path, truth = trial_folder(folder, trial) / DETECTIONS, truths[trial.dataset]
+        try:
+            matched = match(truth.coco, read_detections(path, truth))
+        except ValueError as error:
+            raise ValueError(f"{error}; remove it to have the trial evaluated again") from None
+        matches[trial.dataset][trial.loss][trial.seed] = matched
         gains[trial.dataset, trial.loss].append(result["gain"])
     found = analyse(matches, config.reference_entrant.called, replicates=config.replicates)
     for name, dataset in found["datasets"].items():
-        dataset |= {"train_images": len(trained[name]["images"]), "box_unit": bases[name].terms.box_unit}
+        dataset |= {"train_images": trained[name], "box_unit": bases[name].terms.box_unit}
         for entrant in config.entrants:
             figures = dataset["losses"][entrant.called]
             figures |= {
@@ -61,6 +64,14 @@ def summarize(
         **found,
         "failed": dict(failed),
     }
+
+
+def _count(path: Path) -> int:
+    """The images of a file of annotations."""
+    found = read_json(path, "annotations")
+    if not isinstance(found, dict) or not isinstance(found.get("images"), list):
+        raise ValueError(f"{path} is not a COCO file: expected an object with the list images; remove it")
+    return len(found["images"])
 
 
 def _of_json(value: Any) -> Any:

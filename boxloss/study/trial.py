@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import read_if_whole, write_json
-from ..folders import read_recorded
+from ..files import check_is_file, read_if_whole, read_yaml, write_json
+from ..folders import locked, read_recorded
 from ..imports import own_process
 from ..training import TrainConfig, train
-from ..training.folder import CONFIG, DETECTIONS, read_metrics
+from ..training.evaluate import finite
+from ..training.folder import CONFIG, DETECTIONS, METRICS, read_metrics
 from .detectors import DetectorConfig, train_detector
 
 RESULT = "result.json"
@@ -34,12 +35,35 @@ def read_result(folder: Path, config_hash: str) -> dict[str, Any] | None:
     """
     result = read_if_whole(folder / RESULT)
     whole = isinstance(result, dict) and all(key in result for key in _KEYS) and (folder / DETECTIONS).is_file()
-    return result if whole and result["hash"] == config_hash else None
+    return result if whole and result["hash"] == config_hash and _is_sound(result) else None
+
+
+def _is_sound(result: dict[str, Any]) -> bool:
+    """Whether the fields that a report shows are of their types."""
+    curve, figures = result["curve"], result["figures"]
+    rows = curve if isinstance(curve, list) and all(isinstance(row, dict) for row in curve) else [{}]
+    return (
+        all(finite(row.get("epoch")) and all(_is_figure(row.get(name)) for name in ("AP", "iou")) for row in rows)
+        and isinstance(figures, dict)
+        and "AP" in figures
+        and _is_figure(figures["AP"])
+        and finite(result["gain"])
+        and finite(result["seconds"])
+    )
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or finite(value)
 
 
 def run_trial(folder: Path) -> None:
     """Train, evaluate, and leave the result."""
     config = read_trial(folder / CONFIG)
+    with locked(folder):
+        _run_trial(folder, config)
+
+
+def _run_trial(folder: Path, config: TrainConfig) -> None:
     if read_result(folder, config.hash()):
         return
     started = time.monotonic()
@@ -47,7 +71,9 @@ def run_trial(folder: Path) -> None:
         train_detector(config, folder) if isinstance(config, DetectorConfig) else train(config, folder, pictures=False)
     )
     rows = read_metrics(folder)
-    curve = [{"epoch": row["epoch"] + 1, "AP": row.get("AP"), "iou": row["iou"]} for row in rows]
+    if not rows or rows[-1].get("gain") is None:
+        raise ValueError(f"{folder / METRICS} has lost what belongs to the checkpoint; remove {folder} to train anew")
+    curve = [{"epoch": row["epoch"] + 1, "AP": row.get("AP"), "iou": row.get("iou")} for row in rows]
     seconds = time.monotonic() - started  # of the last process, if there were several
     found = (config.hash(), rows[-1]["gain"], figures, curve, seconds)
     write_json(folder / RESULT, dict(zip(_KEYS, found, strict=True)), indent=1)
@@ -55,10 +81,8 @@ def run_trial(folder: Path) -> None:
 
 def read_trial(path: Path) -> TrainConfig:
     """A trial's configuration, of boxloss's own detector or of another library's."""
-    import yaml
-
-    foreign = path.is_file() and "detector" in (yaml.safe_load(path.read_bytes()) or {})
-    return read_recorded(path, DetectorConfig if foreign else TrainConfig)
+    values = read_yaml(path, "configuration")
+    return read_recorded(path, DetectorConfig if isinstance(values, dict) and "detector" in values else TrainConfig)
 
 
 def attempt(
@@ -70,6 +94,8 @@ def attempt(
         What went wrong; nothing if it is done.
     """
     failure = ""
+    if (folder / LOG).exists():
+        check_is_file(folder / LOG)  # opening a pipe would wait for a reader
     for _ in range(retries + 1):
         with (folder / LOG).open("ab") as log:
             status = (running or Processes()).run(folder, threads, log, imports)

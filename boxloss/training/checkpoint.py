@@ -1,7 +1,12 @@
-"""Checkpoints: written whole, the one before kept, and read back from whichever is sound."""
+"""Checkpoints: written whole, with a digest, the one before kept, and read back from whichever is sound.
+
+A checkpoint is torch's file with a line after it that holds the SHA-256 of what comes before. torch.load() reads it,
+and older versions of boxloss, whose checkpoints end with torch's file, do, too.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -10,11 +15,13 @@ from typing import Any
 
 import torch
 
-from ..files import replacing
+from ..files import read_bytes, replacing
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 NEW = "checkpoint.pt.new"
+_MARK = b"\nboxloss sha256 "
+_PLAIN_END, _END = b"PK\5\6", 22  # of a ZIP file, as torch ends it: the last record and its length
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -29,7 +36,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     with replacing(new) as file:
-        file.write(buffer.getbuffer())
+        file.write(_with_digest(buffer.getvalue()))
     # Killed between these two, the folder still holds the previous one and the whole new one.
     if current.exists():
         os.replace(current, previous)
@@ -40,7 +47,7 @@ def load_checkpoint(folder: Path, use: Callable[[dict[str, Any]], None], warn: C
     """Give ``use`` the checkpoint of a folder, or if that cannot be read or used, the previous one.
 
     Args:
-        use: takes the state; raises ValueError or RuntimeError, with nothing changed, if it does not fit.
+        use: takes the state; raises ValueError or RuntimeError if it does not fit. Another state then takes its place.
         warn: is told why a checkpoint was passed over.
 
     Returns:
@@ -55,7 +62,7 @@ def load_checkpoint(folder: Path, use: Callable[[dict[str, Any]], None], warn: C
             continue
         try:
             use(_read(path))
-        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             reasons[path] = f"{path} cannot be used: {error}"
             continue
         for bad, reason in reasons.items():
@@ -67,9 +74,22 @@ def load_checkpoint(folder: Path, use: Callable[[dict[str, Any]], None], warn: C
     return False
 
 
+def _with_digest(content: bytes) -> bytes:
+    return content + _MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether nothing has changed since it was written, as far as can be told of one without a digest."""
+    before, mark, _ = content.rpartition(_MARK)
+    return _with_digest(before) == content if mark else content[-_END:].startswith(_PLAIN_END)
+
+
 def _read(path: Path) -> dict[str, Any]:
+    content = read_bytes(path)
+    if not _is_whole(content):
+        raise ValueError("it is damaged or no checkpoint: it is not what was written")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways: zipfile's, pickle's, torch's own, a bad seek
         # Not the error's own text: torch's advises to load the file in a way that may run code in it.
         raise ValueError(f"it is damaged or no checkpoint ({type(error).__name__})") from error

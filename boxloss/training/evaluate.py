@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.fields import shown
 from ..extras import needs
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -82,7 +84,7 @@ def coco_evaluation(
     Args and errors are those of `coco_figures`.
     """
     check_max_detections(max_detections)
-    _check(truth, detections)
+    check_detections(truth, detections)
     data, evaluation = _classes(evaluator)
     with contextlib.redirect_stdout(io.StringIO()):
         gt = data()
@@ -141,34 +143,41 @@ def _classes(evaluator: str) -> tuple[Any, Any]:
     raise ValueError(f"evaluator: expected one of {', '.join(EVALUATORS)}, got {evaluator!r}")
 
 
-def _check(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> None:
+def check_detections(truth: dict[str, Any], detections: Sequence[dict[str, Any]]) -> None:
+    """
+    Raises:
+        ValueError: one is not a COCO result, or of an image or category that ``truth`` does not have.
+    """
     images = {image["id"] for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
     for place, found in enumerate(detections):
         if not isinstance(found, dict) or not {"image_id", "category_id", "bbox", "score"} <= found.keys():
-            raise ValueError(f"detection {place}: expected image_id, category_id, bbox and score, got {found!r}")
+            raise ValueError(f"detection {place}: expected image_id, category_id, bbox and score, got {shown(found)}")
         for kind, known in (("image", images), ("category", categories)):
             key = found[f"{kind}_id"]
             if type(key) is not int or key not in known:
-                raise ValueError(f"detection {place}: the annotations have no {kind} {key!r}")
+                raise ValueError(f"detection {place}: the annotations have no {kind} {shown(key)}")
         box = found["bbox"]
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)) or min(box[2:]) < 0:
+        four = isinstance(box, list) and len(box) == 4 and all(map(finite, box))
+        if not four or min(box[2:]) < 0 or not math.isfinite(float(box[2]) * float(box[3])):
             raise ValueError(
-                f"detection {place}: expected bbox [x, y, width, height], finite and with sides >= 0, got {box!r}"
+                f"detection {place}: expected bbox [x, y, width, height], finite and with sides >= 0, got {shown(box)}"
             )
-        if not _finite(found["score"]):
-            raise ValueError(f"detection {place}: expected a finite score, got {found['score']!r}")
+        if not finite(found["score"]):
+            raise ValueError(f"detection {place}: expected a finite score, got {shown(found['score'])}")
 
 
-def _finite(number: Any) -> bool:
+def finite(number: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
     return type(number) in (int, float) and abs(number) < 10**300  # of NaN it is False
 
 
 def _boxes(detections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """As annotations, with what COCO's ``loadRes`` sets, whatever they had; it refuses an empty list."""
+    boxes = [[float(n) for n in found["bbox"]] for found in detections]  # of longer whole numbers numpy makes objects
     return [
-        found | {"id": k, "area": found["bbox"][2] * found["bbox"][3], "iscrowd": 0}
-        for k, found in enumerate(detections, 1)
+        found | {"id": k, "bbox": box, "score": float(found["score"]), "area": box[2] * box[3], "iscrowd": 0}
+        for k, (found, box) in enumerate(zip(detections, boxes, strict=True), 1)
     ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import Batch, CocoImages, Sample, cache_folder, collate
-from ..files import making_folder, write_json
+from ..files import check_is_file, making_folder, write_json
 from ..yolo import PretrainedBackbone, Yolo
 from .config import TrainConfig
 from .setup import Data, Progress
@@ -89,10 +90,11 @@ def cached_features(
 
 
 def _read(folder: Path, scales: int) -> list[Tensor]:
-    if not (folder / _DONE).exists():
-        raise FileNotFoundError(folder / _DONE)
+    paths = [folder / f"{k}.npy" for k in range(scales)]
+    for path in (folder / _DONE, *paths):
+        check_is_file(path)
     # Copy on write, since torch takes no array that is read-only; nothing is written.
-    return [torch.from_numpy(np.load(folder / f"{k}.npy", mmap_mode="c")) for k in range(scales)]
+    return [torch.from_numpy(np.load(path, mmap_mode="c")) for path in paths]
 
 
 def _key(images: CocoImages, backbone: PretrainedBackbone, flips: int) -> str:
@@ -101,7 +103,7 @@ def _key(images: CocoImages, backbone: PretrainedBackbone, flips: int) -> str:
         path = images.path(index).resolve()
         stat = path.stat()
         turned = "" if images.pictures.upright[index] else " as stored"
-        found.update(f"{path} {stat.st_size} {stat.st_mtime_ns}{turned}\n".encode())
+        found.update(os.fsencode(path) + f" {stat.st_size} {stat.st_mtime_ns}{turned}\n".encode())
     return found.hexdigest()[:16]
 
 

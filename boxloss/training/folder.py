@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..config import write_config
 from ..data import Annotations, ids_beside, read_annotations
-from ..files import read_if_whole, replacing, write_json
+from ..data.fields import shown
+from ..files import FolderGoneError, check_there, read_if_whole, read_json, read_text, replacing, write_json
 from ..folders import environment, refuse_others
 from .config import TrainConfig
+from .evaluate import check_detections, finite
 from .setup import Data
 
 CONFIG = "config.yaml"
@@ -31,13 +34,27 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
     """Make a run's folder, or go on in one that holds the same run.
 
     Raises:
-        ValueError: it holds another run, or something else.
+        ValueError: it holds another run, or something else; or its metrics are damaged.
     """
     path = folder / CONFIG
     refuse_others(path, config, config.same_run, "run")
     if not path.exists():
         write_config(path, config)
+    read_metrics(folder)  # damage that would show later is an error now
     keep_environment(folder)
+
+
+def check_kept(folder: Path) -> None:
+    """See that a run's folder is still there and a run's, also where what deletes it was held up by what is written.
+
+    Raises:
+        FolderGoneError: it is not.
+    """
+    check_there(folder)
+    if not (folder / CONFIG).exists():
+        raise FolderGoneError(
+            f"{folder / CONFIG} was deleted while this command worked there; nothing more was written"
+        )
 
 
 def keep_environment(folder: Path) -> None:
@@ -84,18 +101,47 @@ def read_copy(folder: Path) -> Annotations:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Whole rows; one that was cut off as it was written is none."""
+    """Whole rows; the last one, if it was cut off as it was written, is none.
+
+    Raises:
+        ValueError: any other row that is none.
+    """
     path = folder / METRICS
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(row, dict) or "epoch" not in row:
-            break
-        rows.append(row)
+    *lines, rest = read_text(path).split("\n") if path.exists() else [""]
+    rows = [_row(path, number, line) for number, line in enumerate(lines, 1)]
+    with suppress(ValueError):
+        rows += [_row(path, len(lines) + 1, rest)] if rest else []
     return rows
+
+
+def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    sound = isinstance(row, dict) and all(value is None or finite(value) for value in row.values())
+    if not sound or type(row.get("epoch")) is not int or row["epoch"] < 0:
+        raise ValueError(
+            f"{path}, line {number}: expected the numbers of an epoch, an object with epoch and finite numbers, got"
+            f" {shown(line)}; remove the line to go on without it"
+        )
+    found: dict[str, Any] = row
+    return found
+
+
+def read_detections(path: Path, truth: Annotations) -> list[dict[str, Any]]:
+    """The COCO results of a file, with our numbers in place of the ids of ``truth``.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or holds something else.
+    """
+    found = read_json(path, "file of detections")
+    try:
+        results = truth.with_numbers(found)
+        check_detections(truth.coco, results)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return results
 
 
 def add_metrics(folder: Path, row: dict[str, Any]) -> None:

@@ -24,19 +24,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ..data import Batch, Draws, change_images, change_truths, collate, draw
+from ..data.fields import shown
 from ..distributed import mean_over_ranks, world_size
 from ..errors import BoxlossError
 from ..folders import locked
 from ..yolo import Truths, YoloTerms
 from .checkpoint import NAME, load_checkpoint, save_checkpoint
 from .config import TrainConfig
-from .evaluate import FIGURES, coco_figures
+from .evaluate import FIGURES, coco_figures, finite
 from .features import CachedFeatures, cached_features
-from .folder import add_metrics, keep_annotations, open_folder
+from .folder import add_metrics, check_kept, keep_annotations, open_folder
 from .gain import coordinate_gradient, matching_gain, multiply
 from .predict import Detect, of_outputs, predict
 from .report import Report
-from .setup import find_device, make_grid, make_model, read_data
+from .setup import find_device, make_grid, make_model, read_data, without_boxes
 
 TERMS = tuple(name for name in YoloTerms._fields if name not in ("positives", "iou"))
 
@@ -66,6 +67,8 @@ class Trainer:
             )
         self.data = read_data(config, report.progress)
         report.say(self.data.about)
+        if text := without_boxes(self.data.val):
+            report.warn(text)
         self.batch = min(config.batch, len(self.data.train))
         self._build()
         if self.rank == 0:
@@ -95,6 +98,7 @@ class Trainer:
         self._apply_gain(self.gain)
         images, boxes = len(self.data.train), len(self.data.train.sizes())
         self.report.say(f"{self.folder}: {images:,} images with {boxes:,} boxes, on {self.device}")
+        check_kept(self.folder)  # TensorBoard's writer would make it anew
         self.report.start(self.step, self.steps)
         try:
             with _interrupt_between_steps() as interrupted:
@@ -240,6 +244,7 @@ class Trainer:
             row["gain"] = self.gain
             if every and (epoch + 1) % every == 0 and not last:
                 row |= self._evaluate()
+            check_kept(self.folder)
             add_metrics(self.folder, row)
             self.report.epoch(row)
         self.sums.zero_()
@@ -266,8 +271,9 @@ class Trainer:
     # -- what is kept ------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        open_folder(self.folder, self.config)
-        keep_annotations(self.folder, self.data)
+        with locked(self.folder):
+            open_folder(self.folder, self.config)
+            keep_annotations(self.folder, self.data)
 
     def _cache(self) -> dict[str, CachedFeatures]:
         """The first process computes; the others wait and read."""
@@ -281,8 +287,9 @@ class Trainer:
     def _save(self) -> None:
         if self.rank:
             return
-        if not all(p.isfinite().all() for p in self.model.parameters()):
+        if not_finite(self.model.state_dict()):
             raise TrainingError(f"the weights after step {self.step} are not finite; the last good checkpoint is kept")
+        check_kept(self.folder)
         save_checkpoint(
             self.folder,
             {
@@ -304,10 +311,14 @@ class Trainer:
             raise ValueError(f"it is of step {state['step']!r}, of {self.steps}")
         if state["anchors"] != self.anchors:
             raise ValueError("its anchors are of other boxes than the training data holds now")
+        _check_like(state["sums"], self.sums, "sums")
+        if state["gain"] is not None and not (finite(state["gain"]) and state["gain"] >= 0):
+            raise ValueError(f"its gain is {shown(state['gain'])}")
+        _check_optimizer(state["optimizer"], self.optimizer)
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if "loss" in state:  # which older versions did not save; none of their losses had a state
-            self.loss.load_state_dict(state["loss"])
+            load_weights(self.loss, state["loss"])
         self.step = state["step"]
         self.sums = state["sums"]
         self.gain = state["gain"]
@@ -333,6 +344,8 @@ def _interrupt_between_steps() -> Iterator[list[int]]:
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Weights into a model of the same architecture; else an error, and the model is as it was."""
+    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+        raise ValueError(f"expected its weights by name, got {shown(weights)}")
     own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     other = {name: tuple(t.shape) for name, t in weights.items()}
     wrong = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
@@ -342,7 +355,45 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
             f"it is of another architecture: {len(wrong)} of {len(own)} tensors differ, such as {name}:"
             f" {other.get(name, 'missing')} there, {own.get(name, 'missing')} here"
         )
+    for name, tensor in model.state_dict().items():
+        _check_like(weights[name], tensor, name)
     model.load_state_dict(weights)
+
+
+def not_finite(weights: dict[str, Tensor]) -> str:
+    """The name of the first of some tensors that holds NaN or an infinity; nothing if none does."""
+    return next((name for name, tensor in weights.items() if not tensor.isfinite().all()), "")
+
+
+def _check_like(found: Any, own: Tensor, name: str) -> None:
+    """See that what a checkpoint holds can take the place of a tensor."""
+    if not isinstance(found, Tensor) or found.layout != torch.strided:
+        raise ValueError(f"its {name} is no tensor but {shown(found)}")
+    if (found.shape, found.dtype) != (own.shape, own.dtype):
+        there, here = (f"{tuple(t.shape)} of {t.dtype}" for t in (found, own))
+        raise ValueError(f"its {name} is {there}; expected {here}")
+    if not_finite({name: found}):
+        raise ValueError(f"its {name} is not finite: it holds NaN or an infinity")
+
+
+def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> None:
+    """See that a checkpoint's state of the optimizer fits: its groups, and what it keeps of each parameter."""
+    groups = optimizer.state_dict()["param_groups"]
+    if not isinstance(state, dict) or not isinstance(state.get("state"), dict):
+        raise ValueError(f"its optimizer is {shown(state)}")
+    if [_kinds(group) for group in state["param_groups"]] != [_kinds(group) for group in groups]:
+        raise ValueError("its optimizer has other groups or settings")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, kept in state["state"].items():
+        own = parameters[number]
+        for name in ("exp_avg", "exp_avg_sq"):
+            _check_like(kept[name], own.detach(), f"optimizer's {name} of parameter {number}")
+        _check_like(kept["step"], torch.zeros(()), f"optimizer's step of parameter {number}")
+
+
+def _kinds(group: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a group, of which numbers may differ, and the numbers of its parameters."""
+    return {key: "a number" if finite(value) else value for key, value in group.items()}
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

@@ -16,15 +16,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..data import Annotations, Batch, CocoImages, find_source, read_sources
-from ..files import read_json, write_json
-from ..folders import read_recorded
+from ..files import check_there, visible, write_json
+from ..folders import locked, read_recorded
 from ..page import aligned, fixed
-from ..plots import Scene, plot_curves, plot_scenes, require_matplotlib
+from ..plots import Scene, draw_if_possible, plot_curves, plot_scenes, require_matplotlib
 from ..yolo import Grid, Yolo
 from .checkpoint import load_checkpoint
 from .config import TrainConfig
 from .evaluate import FIGURES, MAX_DETECTIONS, check_max_detections, coco_figures
-from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, add_metrics, read_copy, read_metrics
+from .folder import CONFIG, CURVES, DETECTIONS, EVALUATION, SHEET, add_metrics, read_copy, read_detections, read_metrics
 from .loop import Trainer, load_weights
 from .predict import of_outputs, predict
 from .report import Report
@@ -44,13 +44,22 @@ def train(
 
     Returns:
         COCO's figures, of the first process; None of the others.
+
+    Raises:
+        ValueError, FileNotFoundError: the data, or what the folder holds; another process works in it.
+        FolderGoneError: the folder was moved or deleted meanwhile.
+        TrainingError: the loss is not finite.
     """
     if pictures:
         require_matplotlib()  # what is used last is missed first
     with process_group(config):
         report = Report(folder / "tensorboard" if tensorboard else None)
-        Trainer(config, folder, report).run()
-        return evaluate_run(folder, report=report, pictures=pictures) if report.first else None
+        if not report.first:
+            Trainer(config, folder, report).run()
+            return None
+        with locked(folder):
+            Trainer(config, folder, report).run()
+            return evaluate_run(folder, report=report, pictures=pictures)
 
 
 def evaluate_run(
@@ -69,14 +78,24 @@ def evaluate_run(
 
     Raises:
         FileNotFoundError: no run in ``folder``, or nothing trained in it yet.
-        ValueError: ``max_detections`` is not a whole number of 10 or more.
+        ValueError: ``max_detections`` is not a whole number of 10 or more; a file of the run is damaged; another
+            process works in the folder.
+        FolderGoneError: the folder was moved or deleted meanwhile.
     """
     check_max_detections(max_detections)
-    report = report or Report()
-    if not (folder / CONFIG).is_file():
+    check_there(folder)
+    if not (folder / CONFIG).exists():
         raise FileNotFoundError(f"{folder} holds no run: expected {CONFIG} in it, as boxloss train writes it")
+    with locked(folder):
+        return _evaluate_run(folder, evaluator, max_detections, report or Report(), pictures)
+
+
+def _evaluate_run(folder: Path, evaluator: str, max_detections: int, report: Report, pictures: bool) -> dict[str, Any]:
     config = read_recorded(folder / CONFIG, TrainConfig)
+    read_metrics(folder)  # damage is an error before the work, not after it
     annotations = read_copy(folder)
+    if not annotations.coco["images"]:
+        raise ValueError(f"{annotations.path} has no images")
     folder_of_pictures = sources(config)[1].folder_of(annotations.coco["images"][0]["file_name"])
     annotations = replace(annotations, pictures=folder_of_pictures)
     images = read_images(config, annotations, report.progress("validation images"))
@@ -112,9 +131,10 @@ def keep_detections(
     if rows:
         add_metrics(folder, rows[-1] | {name: figures[name] for name in FIGURES})
     if pictures:
-        plot_scenes(scenes(images, found), folder / SHEET, f"predicted, score ≥ {_CONFIDENT}")
+        label = f"predicted, score ≥ {_CONFIDENT}"
+        draw_if_possible(folder / SHEET, lambda path: plot_scenes(scenes(images, found), path, label))
         if rows:
-            plot_curves(read_metrics(folder), folder / CURVES)
+            draw_if_possible(folder / CURVES, lambda path: plot_curves(read_metrics(folder), path))
     return figures
 
 
@@ -145,15 +165,11 @@ def evaluate_detections(
     (truth,) = read_sources([source], skip_bad_boxes=skip_bad_boxes, as_it_is=True)
     if detections.is_dir():
         raise ValueError(f"{detections} is a folder; expected a file of results, such as a run's {DETECTIONS}")
-    found = read_json(detections, "file of detections")
-    try:
-        results = truth.with_numbers(found)
-        if (source.format, source.annotations) != ("coco", annotations):  # which says all that there is to say
-            say(f"images: {truth.summary}")
-        _warn_of_unseen(detections, truth, results)
-        return coco_figures(truth.coco, results, evaluator=evaluator, max_detections=max_detections)
-    except ValueError as error:
-        raise ValueError(f"{detections}: {error}") from None
+    results = read_detections(detections, truth)
+    if (source.format, source.annotations) != ("coco", annotations):  # which says all that there is to say
+        say(f"images: {truth.summary}")
+    _warn_of_unseen(detections, truth, results)
+    return coco_figures(truth.coco, results, evaluator=evaluator, max_detections=max_detections)
 
 
 def _warn_of_unseen(detections: Path, truth: Annotations, results: list[dict[str, Any]]) -> None:
@@ -193,7 +209,7 @@ def figures_text(figures: dict[str, Any]) -> str:
             lines.append("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     if len(figures["by_category"]) > 1:
         of_50 = figures.get("AP50_by_category", {})  # which older versions did not have
-        rows = [[name, fixed(ap), fixed(of_50.get(name))] for name, ap in figures["by_category"].items()]
+        rows = [[visible(name), fixed(ap), fixed(of_50.get(name))] for name, ap in figures["by_category"].items()]
         lines += ["", *aligned([["category", "AP", "AP50"], *rows])]
     return "\n".join(lines)
 
@@ -204,7 +220,8 @@ def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
     true, predicted = images.annotations.by_image(), defaultdict(list)
     for box in found:
         if box["score"] >= _CONFIDENT:
-            predicted[box["image_id"]].append((box["bbox"], f"{names[box['category_id'] - 1]} {box['score']:.2f}"))
+            name = _shortened(names[box["category_id"] - 1])
+            predicted[box["image_id"]].append((box["bbox"], f"{name} {box['score']:.2f}"))
     return [
         Scene(
             images.pictures.preview(k),
@@ -218,7 +235,7 @@ def scenes(images: CocoImages, found: list[dict[str, Any]]) -> list[Scene]:
 
 
 def _shortened(name: str) -> str:
-    """As long as a title may be.
+    """As long as a title or a label may be.
 
     >>> _shortened("BloodImage_00000_jpg.rf.0123456789abcdef.jpg")
     'BloodImage_00000_jp…9abcdef.jpg'

@@ -84,6 +84,12 @@ def read_data(config: TrainConfig, progress: Progress = silent) -> Data:
     return data
 
 
+def without_boxes(val: CocoImages) -> str:
+    """What is wrong with validation images that have nothing to find; nothing if they have."""
+    lacking = not len(val.sizes())
+    return f"{val.annotations.path}: no box in the validation images, so that AP is not defined" if lacking else ""
+
+
 def _warn_of_more(val: Annotations, limit: int) -> None:
     """Of images with more to find than the detector gives."""
     objects = Counter(box["image_id"] for box in val.coco["annotations"] if not box["iscrowd"])
