@@ -146,7 +146,8 @@ def test_text_in_files_and_figures(tmp_path):
     write_csv(tmp_path / "a.csv", [{"name": name} for name in ODD_NAMES])
     assert (tmp_path / "a.csv").read_bytes() == b"name\ncoin $1 #2 $\nC:\\temp$\n\\ud800\n"
     names = (*ODD_NAMES, "$\\frac{1}{0}$", "a\tb\0c\x1b[31m", "two\nlines", "猫", "", " ", "_hidden", "x" * 5000)
-    scenes = [Scene(Image.new("RGB", (64, 64)), (64, 64), name, [(1, 1, 9, 9)], [((9, 9, 9, 9), name)]) for name in names]
+    image, box = Image.new("RGB", (64, 64)), (9, 9, 9, 9)
+    scenes = [Scene(image, (64, 64), name, [(1, 1, 9, 9)], [(box, name)]) for name in names]
     for kind in ("png", "svg"):
         plot_scenes(scenes, tmp_path / f"scenes.{kind}", "$ $")
     line = dict.fromkeys(names[:-1], ((0.0, 1.0), (0.0, 1.0)))
