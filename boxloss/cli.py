@@ -21,7 +21,7 @@ from . import LOSSES, BoxLoss, Loss, __version__
 from .config import check_file, config_parser, parsed_config
 from .errors import FORESEEN
 from .files import read_yaml, write_any_text
-from .imports import import_installed, import_losses
+from .imports import import_installed, import_losses, named_in
 
 if TYPE_CHECKING:
     from .study import StudyConfig
@@ -86,9 +86,7 @@ def _without_imports(arguments: Sequence[str]) -> list[str]:
     files = [value for option, value in itertools.pairwise(["--config", *left]) if option == "--config"]
     for file in map(Path, files):
         if file.suffix.lower() in (".yaml", ".yml") and file.is_file():
-            values = read_yaml(file, "configuration")
-            given = values.get("imports") if isinstance(values, dict) else None
-            names += [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+            names += named_in(read_yaml(file, "configuration"))
     _named[:] = import_losses(names)
     return left
 

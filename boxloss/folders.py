@@ -18,7 +18,7 @@ import torch
 from .config import Config, check_file, read_config
 from .extras import version_of
 from .files import PARTS, FolderGoneError, is_used_here, make_folder, read_yaml, using
-from .imports import refuse_missing
+from .imports import named_in, refuse_missing
 
 _PACKAGES = ("boxloss", "torch", "torchvision", "numpy", "pycocotools", "pillow", "ultralytics")
 _TRIES = 100  # to lock a folder that others make and remove
@@ -135,9 +135,7 @@ def read_recorded(path: Path, kind: type[Config]) -> Config:
         ValueError: something is not imported, or has changed; or as `read_config`.
     """
     check_file(path, kind)
-    values = read_yaml(path, "configuration")
-    recorded = values.get("imports") if isinstance(values, dict) else None
-    refuse_missing([entry for entry in recorded or () if isinstance(entry, str)], path.parent)
+    refuse_missing(named_in(read_yaml(path, "configuration")), path.parent)
     return read_config(path, kind)
 
 

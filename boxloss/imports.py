@@ -53,6 +53,16 @@ def split(name: str) -> tuple[str, str]:
     return (before, digest) if before and len(digest) == _LENGTH else (name, "")
 
 
+def named_in(values: object) -> list[str]:
+    """The names under ``imports`` in a configuration's plain values, whatever else stands there.
+
+    >>> named_in({"imports": ["my.py", 5]}), named_in({"imports": 5}), named_in(None)
+    (['my.py'], [], [])
+    """
+    names = values.get("imports") if isinstance(values, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
 def refuse_missing(recorded: Sequence[str], where: Path) -> None:
     """See that all that a folder was made with is imported, with the content that it had.
 

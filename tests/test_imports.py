@@ -213,6 +213,13 @@ def test_a_file_that_cannot_be_imported(own, tmp_path, monkeypatch, capsys, reas
     assert not [module for module in sys.modules if module.startswith("boxloss_import_my_losses")]
 
 
+@pytest.mark.parametrize("imports", ["5", "{a: 1}", "[5]", "x.py"])
+def test_a_run_that_records_odd_imports_is_refused_in_words(tmp_path, capsys, imports):
+    (tmp_path / "config.yaml").write_text(f"data: shapes\nloss: giou\nimports: {imports}\n")
+    assert main(["evaluate", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("boxloss evaluate: error: ")
+
+
 def test_what_cannot_be_named(tmp_path, capsys):
     for arguments, reason in (
         (["--import", str(tmp_path / "nothing.py")], "import: no file"),

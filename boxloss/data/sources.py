@@ -18,7 +18,7 @@ from .fields import is_id
 from .shapes import shapes_folder
 from .voc import VocPart, listed_names, read_voc, voc_pictures
 from .walk import PICTURES, files_in, is_file
-from .yolo_labels import is_yolo, place_of, read_data_set, read_yolo
+from .yolo_labels import YoloYaml, is_yolo, place_of, read_data_set, read_yolo
 
 SHAPES = "shapes"
 FORMATS = ("auto", "coco", "yolo", "voc")
@@ -52,13 +52,14 @@ class Source:
     def images(self) -> Path:
         """The folder of the pictures."""
         if self.format == "yolo":
-            return place_of(read_data_set(self.annotations), self._yaml_part)[0]
+            return place_of(*self._yolo())[0]
         own = (folder for folder in self.folders if folder.is_dir() and folder not in self.annotations.parents)
         return next(own, self.folders[0])
 
-    @property
-    def _yaml_part(self) -> str:
-        return self.part if self.part in read_data_set(self.annotations).parts else "train"
+    def _yolo(self) -> tuple[YoloYaml, str]:
+        """The ``data.yaml``, and which of its parts is read: of a data set that is not divided, the only one."""
+        data = read_data_set(self.annotations)
+        return data, self.part if self.part in data.parts else "train"
 
     def folder_of(self, file_name: str) -> Path:
         """The folder that holds a picture, by its name in checked annotations."""
@@ -67,7 +68,7 @@ class Source:
     def read(self) -> Raw:
         """What it says, unchecked."""
         if self.format == "yolo":
-            return read_yolo(read_data_set(self.annotations), self._yaml_part)
+            return read_yolo(*self._yolo())
         if self.voc:
             return read_voc(self.voc, self.voc_origin)
         return read_coco(self.annotations, self.folders, self.about)
